@@ -1,0 +1,447 @@
+//! The event loop: moves bytes, requests and outcomes between the parts, and decides nothing.
+//!
+//! One thread owns all of it: no lock, no task and no timer for each channel. Blocking happens in
+//! [`crate::power::workers`], whose results come back through one queue.
+//!
+//! | module | what |
+//! |---|---|
+//! | `connections` | channels opened, read, written, closed and opened again |
+//! | `requests` | a request from its arrival to its answer |
+//! | `requester` | what is remembered of each guest that asks |
+
+mod connections;
+mod requester;
+mod requests;
+
+use crate::channels::ChannelSpec;
+use crate::clock;
+use crate::config::Config;
+use crate::guests::Roster;
+use crate::journal::Journal;
+use crate::policy::Policy;
+use crate::power::Order;
+use crate::power::hypervisor::{Guest, Hypervisor, HypervisorError, Source};
+use crate::power::lane::Lanes;
+use crate::power::operation::Seen;
+use crate::power::workers::Pool;
+use crate::records::Records;
+use connections::{Channel, Connection};
+use fencewire_core::{Accept, Millis, Uuid};
+use mio::{Events, Poll, Token, Waker};
+use requester::Requester;
+use requests::{Ask, AskId};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+
+/// How long what has begun may take to end after [`Handle::stop`].
+const STOP_TIME: Millis = Millis(30_000);
+
+/// How often threads are looked after while jobs are out, and old journal entries removed.
+const HOUSEKEEPING: Millis = Millis(250);
+
+/// How often the hypervisor is asked for its guests while one of the configuration's is missing or it did not answer.
+const REFRESH: Millis = Millis(2_000);
+
+/// For so long, what the hypervisor said of who its guests are is not asked again for a name that nobody bears.
+const FRESH: Millis = Millis(100);
+
+/// How long an answer that was just asked for is waited for without going to sleep: what that takes, twice.
+const NEAR: Duration = Duration::from_micros(20);
+
+/// Threads that only look. They have connections of their own: no status waits behind a destroy.
+const QUERY_THREADS: usize = 2;
+
+/// The loop's own token; connections and listeners count from 1.
+const WAKE: Token = Token(0);
+
+/// The bridge, ready to run.
+pub struct Bridge {
+    poll: Poll,
+    handle: Handle,
+    notes: Receiver<Note>,
+    accept: Accept,
+    channels: Vec<Channel>,
+    connections: HashMap<usize, Connection>,
+    /// Listening sockets: which channel's.
+    listeners: HashMap<usize, usize>,
+    next_token: usize,
+    /// Connections with more to read than one turn takes.
+    again: VecDeque<usize>,
+    buffer: Box<[u8; 4096]>,
+    roster: Roster,
+    /// A query was given out in this turn of the loop.
+    expects_answer: bool,
+    refreshing: bool,
+    refreshed: Option<Millis>,
+    /// The hypervisor's last answer to who its guests are was an error.
+    unreachable: bool,
+    policy: Policy,
+    requesters: HashMap<Uuid, Requester>,
+    asks: HashMap<AskId, Ask>,
+    next_ask: u64,
+    /// Asks that wait for the roster.
+    unresolved: Vec<AskId>,
+    lanes: Lanes<AskId>,
+    time_to_answer: Millis,
+    power: Pool,
+    queries: Pool,
+    timers: BinaryHeap<Reverse<(Millis, Timer)>>,
+    journal: Journal,
+    records: Records,
+    stopping: Option<Millis>,
+}
+
+/// What a worker, or somebody outside, tells the loop.
+#[derive(Debug)]
+enum Note {
+    /// Who the hypervisor's guests are.
+    Guests(Result<Vec<Guest>, HypervisorError>),
+    /// The hypervisor could, or could not, be reached, for a monitor.
+    Reached(AskId, Result<(), HypervisorError>),
+    /// For a status.
+    State(AskId, Result<Guest, HypervisorError>),
+    /// For a list.
+    List(AskId, Result<Vec<Guest>, HypervisorError>),
+    /// A power action has ended.
+    Ended(Order, Seen),
+    /// Finish what has begun, then end.
+    Stop,
+}
+
+/// What is due at a time. What is no longer so is found out then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Connection(usize),
+    Open(usize),
+    Housekeeping,
+    Refresh,
+    Stop,
+}
+
+/// Reaches a running bridge from another thread.
+#[derive(Clone)]
+pub struct Handle {
+    sender: Sender<Note>,
+    waker: Arc<Waker>,
+}
+
+impl Handle {
+    /// Ends the bridge when what has begun has ended, 30 s from now at most.
+    pub fn stop(&self) {
+        self.tell(Note::Stop);
+    }
+
+    fn tell(&self, note: Note) {
+        // Nobody is there to be told once the loop has ended.
+        if self.sender.send(note).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handle")
+    }
+}
+
+impl fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridge").field("channels", &self.channels.len()).finish_non_exhaustive()
+    }
+}
+
+/// Why a bridge cannot start. Displays as a sentence that says what to do.
+#[derive(Debug)]
+pub enum CannotStart {
+    /// The journal's folder cannot be used.
+    Journal(io::Error, PathBuf),
+    /// Records are required and cannot be written.
+    Records(io::Error, PathBuf),
+    /// The system gives no event queue or no thread.
+    System(io::Error),
+}
+
+impl fmt::Display for CannotStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CannotStart::Journal(why, folder) => {
+                let folder = folder.display();
+                write!(
+                    f,
+                    "control.journal: {folder} cannot be used ({why}): name a folder on a tmpfs that this user may write"
+                )
+            }
+            CannotStart::Records(why, path) => {
+                let path = path.display();
+                write!(f, "records.path: {path} cannot be written ({why}), and records.required = true")
+            }
+            CannotStart::System(why) => write!(f, "the system gives no event queue or no thread: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for CannotStart {}
+
+impl Bridge {
+    /// Makes everything ready that may fail. Opens no channel and asks no hypervisor yet.
+    pub fn new(config: Config, source: &Arc<dyn Source>) -> Result<Bridge, CannotStart> {
+        let now = clock::now();
+        let (journal, remembered) = match Journal::open(&config.journal, now) {
+            Ok(opened) => opened,
+            Err(why) => return Err(CannotStart::Journal(why, config.journal)),
+        };
+        let records = match Records::open(&config.records) {
+            Ok(records) => records,
+            Err(why) => return Err(CannotStart::Records(why, config.records.path)),
+        };
+        let poll = Poll::new().map_err(CannotStart::System)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(CannotStart::System)?);
+        let (sender, notes) = mpsc::channel();
+        let threads_for = |name, threads| Pool::start(name, source.clone(), threads).map_err(CannotStart::System);
+        let policy = Policy::new(config.groups, config.classic_virtio);
+        let roster = Roster::new(policy.members().chain(config.channels.iter().map(|channel| &channel.guest)));
+        let mut bridge = Bridge {
+            poll,
+            handle: Handle { sender, waker },
+            notes,
+            accept: Accept { time_to_act: config.time_to_act, ..Accept::default() },
+            channels: config.channels.into_iter().map(Channel::new).collect(),
+            connections: HashMap::new(),
+            listeners: HashMap::new(),
+            next_token: 1,
+            again: VecDeque::new(),
+            buffer: Box::new([0; 4096]),
+            roster,
+            expects_answer: false,
+            refreshing: false,
+            refreshed: None,
+            unreachable: false,
+            policy,
+            requesters: HashMap::new(),
+            asks: HashMap::new(),
+            next_ask: 0,
+            unresolved: Vec::new(),
+            lanes: Lanes::new(),
+            time_to_answer: config.hypervisor.deadline.min(config.time_to_act),
+            power: threads_for("power", config.hypervisor.workers)?,
+            queries: threads_for("query", QUERY_THREADS)?,
+            timers: BinaryHeap::new(),
+            journal,
+            records,
+            stopping: None,
+        };
+        for entry in remembered {
+            tracing::info!(requester = %entry.requester, what = ?entry.what, "a request of an earlier run is remembered");
+            bridge.requesters.entry(entry.requester).or_default().restore(&entry);
+        }
+        Ok(bridge)
+    }
+
+    /// Reaches this bridge while it runs.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves until it is stopped.
+    pub fn run(mut self) -> io::Result<()> {
+        let now = clock::now();
+        self.ask_who_is_who();
+        for channel in 0..self.channels.len() {
+            self.open_channel(channel);
+        }
+        self.at(now.plus(HOUSEKEEPING), Timer::Housekeeping);
+        self.at(now.plus(REFRESH), Timer::Refresh);
+        tracing::info!(channels = self.channels.len(), "serving");
+        let mut events = Events::with_capacity(256);
+        while !self.has_stopped() {
+            self.wait(&mut events)?;
+            for event in &events {
+                self.guarded(event.token().0, |bridge, token| bridge.ready(token, event.is_read_closed()));
+            }
+            self.take_notes();
+            self.due();
+            for _ in 0..self.again.len() {
+                if let Some(token) = self.again.pop_front() {
+                    self.guarded(token, Bridge::turn);
+                }
+            }
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    fn take_notes(&mut self) {
+        let mut until = None;
+        loop {
+            match self.notes.try_recv() {
+                Ok(note) => self.note(note),
+                // Where a query was just given out, its answer may be as near as going to sleep and being woken.
+                Err(_) if self.expects_answer => {
+                    let now = Instant::now();
+                    if now >= *until.get_or_insert(now + NEAR) {
+                        self.expects_answer = false;
+                    }
+                    std::hint::spin_loop();
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = if self.again.is_empty() {
+            let next = self.timers.peek().map(|Reverse((at, _))| *at);
+            next.map(|at| Duration::from_millis(at.since(clock::now()).0))
+        } else {
+            Some(Duration::ZERO)
+        };
+        match self.poll.poll(events, timeout) {
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => Ok(()),
+            result => result,
+        }
+    }
+
+    /// One channel's fault must not stop all fencing: a panic in its turn costs it its connection.
+    fn guarded(&mut self, token: usize, turn: impl FnOnce(&mut Bridge, usize)) {
+        let turn = panic::catch_unwind(AssertUnwindSafe(|| turn(self, token)));
+        if turn.is_err() {
+            tracing::error!(token, "a channel's turn panicked; this is a fault in fencewired");
+            self.close(token, "a fault of fencewired");
+        }
+    }
+
+    fn at(&mut self, at: Millis, timer: Timer) {
+        self.timers.push(Reverse((at, timer)));
+    }
+
+    fn due(&mut self) {
+        let now = clock::now();
+        while self.timers.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            let Some(Reverse((_, timer))) = self.timers.pop() else { return };
+            match timer {
+                Timer::Connection(token) => self.guarded(token, |bridge, token| bridge.wake_connection(token, now)),
+                Timer::Open(channel) => self.open_channel(channel),
+                Timer::Housekeeping => {
+                    self.power.relieve(now);
+                    self.queries.relieve(now);
+                    self.end_late_asks(now);
+                    self.forget(now);
+                    self.records.hand_over();
+                    self.at(now.plus(HOUSEKEEPING), Timer::Housekeeping);
+                }
+                Timer::Refresh => {
+                    if self.unreachable || self.roster.unbound().next().is_some() {
+                        self.ask_who_is_who();
+                    }
+                    self.at(now.plus(REFRESH), Timer::Refresh);
+                }
+                // It only wakes the loop, which looks whether it may end.
+                Timer::Stop => {}
+            }
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        self.expects_answer &= matches!(note, Note::Ended(..) | Note::Stop);
+        match note {
+            Note::Guests(guests) => self.learn(guests),
+            Note::Reached(ask, reached) => self.reached(ask, reached),
+            Note::State(ask, state) => self.state(ask, state),
+            Note::List(ask, guests) => self.list(ask, guests),
+            Note::Ended(order, seen) => self.ended(order, seen),
+            Note::Stop => self.stop(),
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.stopping.is_none() {
+            let until = clock::now().plus(STOP_TIME);
+            tracing::info!(running = !self.lanes.is_empty(), "stopping: what has begun is finished");
+            self.stopping = Some(until);
+            self.at(until, Timer::Stop);
+        }
+    }
+
+    fn has_stopped(&self) -> bool {
+        let Some(until) = self.stopping else { return false };
+        let idle = self.lanes.is_empty() && self.connections.values().all(Connection::has_sent_all);
+        idle || clock::now() >= until
+    }
+
+    /// Has an ask decided anew once the hypervisor has said who its guests are. Says false where it has just said so.
+    fn refresh(&mut self, ask: AskId) -> bool {
+        let just_now = self.refreshed.is_some_and(|at| clock::now().since(at) < FRESH);
+        if just_now && !self.refreshing {
+            return false;
+        }
+        self.unresolved.push(ask);
+        self.ask_who_is_who();
+        true
+    }
+
+    fn ask_who_is_who(&mut self) {
+        if self.refreshing {
+            return;
+        }
+        self.refreshing = true;
+        let handle = self.handle.clone();
+        self.queries.give(Box::new(move |hypervisor| {
+            handle.tell(Note::Guests(hypervisor.and_then(Hypervisor::guests)));
+        }));
+    }
+
+    fn learn(&mut self, guests: Result<Vec<Guest>, HypervisorError>) {
+        self.refreshing = false;
+        self.refreshed = Some(clock::now());
+        match guests {
+            Ok(guests) => {
+                if self.unreachable {
+                    tracing::info!("the hypervisor answers again");
+                }
+                self.unreachable = false;
+                self.learn_names(&guests);
+            }
+            Err(why) => {
+                if !self.unreachable {
+                    tracing::error!(%why, "the hypervisor does not say who its guests are; asking again");
+                }
+                self.unreachable = true;
+            }
+        }
+        for ask in std::mem::take(&mut self.unresolved) {
+            self.decide(ask, true);
+        }
+    }
+
+    fn learn_names(&mut self, guests: &[Guest]) {
+        let first = self.roster.is_empty();
+        let names = guests.iter().map(|guest| (guest.uuid, guest.name.clone()));
+        let bound = self.roster.learn(names);
+        if !bound.is_empty() {
+            self.policy.bind(&self.roster);
+        }
+        for (name, uuid) in bound {
+            tracing::debug!(name, %uuid, "the configuration's guest is known");
+        }
+        if first {
+            for name in self.roster.unbound() {
+                tracing::warn!(
+                    name,
+                    "the configuration names a guest that the hypervisor does not know; it may come later"
+                );
+            }
+        }
+    }
+}
+
+/// The channel as records and the log name it.
+fn name_of(spec: &ChannelSpec) -> String {
+    spec.path.display().to_string()
+}

@@ -1,0 +1,492 @@
+//! A request from its arrival to its answer: who asks, may they, what is done, what came of it, and the record of that.
+
+use super::{Bridge, Note};
+use crate::clock;
+use crate::policy::Denied;
+use crate::power::Order;
+use crate::power::hypervisor::{Guest, Hypervisor, HypervisorError};
+use crate::power::lane::{Verdict, Waiting};
+use crate::power::operation::{self, Seen};
+use crate::records::Record;
+use fencewire_core::{
+    Admit, Answer, Ask as What, Failure, ListEntry, Millis, Outcome, Permit, Power, PowerAction, Request, RequestId,
+    RequestKey, Restart, Target, Uuid,
+};
+use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
+
+/// Names an ask, across connections. Never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct AskId(pub(super) u64);
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Ask {
+    /// Where the answer goes, if that is still there.
+    connection: usize,
+    /// Where it came from.
+    channel: usize,
+    id: RequestId,
+    request: Request,
+    /// The target, once it is known.
+    target: Option<Uuid>,
+}
+
+/// A list that is being given out, entry by entry.
+#[derive(Debug)]
+pub(super) struct Listing {
+    id: RequestId,
+    rest: VecDeque<Guest>,
+}
+
+/// An answer, and what the record says of it.
+struct Decision<'a> {
+    answer: Answer<'a>,
+    why: Option<String>,
+    repeated: bool,
+}
+
+impl<'a> From<Answer<'a>> for Decision<'a> {
+    fn from(answer: Answer<'a>) -> Self {
+        Decision { answer, why: None, repeated: false }
+    }
+}
+
+impl Bridge {
+    /// A channel has handed out a request.
+    pub(super) fn asked(&mut self, connection: usize, id: RequestId, request: Request) {
+        let ask = AskId(self.next_ask);
+        self.next_ask += 1;
+        let Some(channel) = self.connections.get(&connection).map(|connection| connection.channel) else { return };
+        self.asks.insert(ask, Ask { connection, channel, id, request, target: None });
+        self.decide(ask, false);
+    }
+
+    /// Decides what is done for an ask. Where a name is not known, the hypervisor is asked first; `fresh` says that it
+    /// was.
+    pub(super) fn decide(&mut self, id: AskId, fresh: bool) {
+        let Some(ask) = self.asks.get(&id) else { return };
+        let spec = &self.channels[ask.channel].spec;
+        let port = spec.port;
+        let requester = self.roster.member(&spec.guest);
+        let target = ask.request.ask().target().and_then(|target| self.roster.target(target));
+        let unknown = requester.is_none() || (target.is_none() && ask.request.ask().target().is_some());
+        if unknown && !fresh && self.refresh(id) {
+            return;
+        }
+        if unknown && self.unreachable {
+            return self.finish(id, Answer::Failed(Failure::Unreachable).into());
+        }
+        let Some(requester) = requester else {
+            return self.deny(id, Denied::UnknownRequester);
+        };
+        if target.is_none() && self.is_missing_member(id) {
+            return self.finish(id, Answer::Failed(Failure::NotFound).into());
+        }
+        let Some(ask) = self.asks.get_mut(&id) else { return };
+        ask.target = target;
+        match ask.request.ask().clone() {
+            What::Monitor => match self.policy.greet(requester) {
+                Ok(()) => self.ask_whether_reachable(id),
+                Err(why) => self.deny(id, why),
+            },
+            What::List => match self.policy.greet(requester) {
+                Ok(()) => self.ask_for_guests(id),
+                Err(why) => self.deny(id, why),
+            },
+            What::Status(_) => match self.policy.status(requester, target) {
+                Ok(target) => self.ask_for_state(id, target),
+                Err(why) => self.deny(id, why),
+            },
+            What::Power(action, named) => match self.policy.power(requester, port, action, target) {
+                Ok(allowed) => self.power_allowed(id, allowed, &named),
+                Err(why) => self.deny(id, why),
+            },
+        }
+    }
+
+    /// Whether the ask's target is one that the configuration names and that does not exist.
+    fn is_missing_member(&self, id: AskId) -> bool {
+        let target = self.asks.get(&id).and_then(|ask| ask.request.ask().target());
+        matches!(target, Some(Target::Name(name)) if self.roster.unbound().any(|unbound| unbound == name.as_str()))
+    }
+
+    fn deny(&mut self, id: AskId, why: Denied) {
+        self.finish(id, Decision { answer: Answer::Denied, why: Some(why.to_string()), repeated: false });
+    }
+
+    fn ask_whether_reachable(&self, id: AskId) {
+        let handle = self.handle.clone();
+        self.queries.give(Box::new(move |hypervisor| {
+            handle.tell(Note::Reached(id, hypervisor.map(|_| ())));
+        }));
+    }
+
+    fn ask_for_guests(&self, id: AskId) {
+        let handle = self.handle.clone();
+        self.queries.give(Box::new(move |hypervisor| {
+            handle.tell(Note::List(id, hypervisor.and_then(Hypervisor::guests)));
+        }));
+    }
+
+    fn ask_for_state(&mut self, id: AskId, target: Uuid) {
+        self.expects_answer = true;
+        let handle = self.handle.clone();
+        self.queries.give(Box::new(move |hypervisor| {
+            handle.tell(Note::State(id, hypervisor.and_then(|hypervisor| hypervisor.state(target))));
+        }));
+    }
+
+    pub(super) fn reached(&mut self, id: AskId, reached: Result<(), HypervisorError>) {
+        match reached {
+            Ok(()) => self.finish(id, Answer::Alive.into()),
+            Err(why) => self.failed_query(id, &why),
+        }
+    }
+
+    pub(super) fn state(&mut self, id: AskId, state: Result<Guest, HypervisorError>) {
+        let Some(ask) = self.asks.get(&id) else { return };
+        match state {
+            Ok(guest) if is_named_otherwise(ask.request.ask().target(), &guest.name) => {
+                // It was renamed since the hypervisor was last asked who is who.
+                if !self.refresh(id) {
+                    self.finish(id, Answer::Failed(Failure::NotFound).into());
+                }
+            }
+            Ok(guest) => self.finish(id, Answer::Power(guest.state.power()).into()),
+            Err(why) => self.failed_query(id, &why),
+        }
+    }
+
+    pub(super) fn list(&mut self, id: AskId, guests: Result<Vec<Guest>, HypervisorError>) {
+        let guests = match guests {
+            Ok(guests) => guests,
+            Err(why) => return self.failed_query(id, &why),
+        };
+        self.learn_names(&guests);
+        let Some(ask) = self.asks.get(&id) else { return };
+        let Some(requester) = self.roster.member(&self.channels[ask.channel].spec.guest) else { return };
+        let mut rest: VecDeque<Guest> =
+            guests.into_iter().filter(|guest| self.policy.lists(requester, guest.uuid)).collect();
+        rest.make_contiguous().sort_by(|a, b| a.name.cmp(&b.name));
+        let (token, request) = (ask.connection, ask.id);
+        let shown = rest.len();
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.listing = Some(Listing { id: request, rest });
+        }
+        self.next_entry(token, request);
+        self.pump(token);
+        if let Some(ask) = self.asks.remove(&id) {
+            self.record(&ask, &Answer::EndOfList, Some(format!("{shown} on it")), false);
+        }
+    }
+
+    /// Gives a list's next entry, or its end.
+    pub(super) fn next_entry(&mut self, token: usize, id: RequestId) {
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let Some(listing) = connection.listing.as_mut().filter(|listing| listing.id == id) else { return };
+        let next = listing.rest.pop_front();
+        if next.is_none() {
+            connection.listing = None;
+        }
+        let answer = match &next {
+            Some(guest) => Answer::Entry(ListEntry { name: &guest.name, uuid: guest.uuid, power: guest.state.power() }),
+            None => Answer::EndOfList,
+        };
+        if let Some(listener) = connection.listener() {
+            let _ = listener.answer(id, answer, clock::now());
+        }
+    }
+
+    fn failed_query(&mut self, id: AskId, why: &HypervisorError) {
+        let failure = match why {
+            HypervisorError::NoSuchGuest => Failure::NotFound,
+            HypervisorError::Unreachable(_) | HypervisorError::Failed(_) => Failure::Unreachable,
+        };
+        let why = Some(why.to_string());
+        self.finish(id, Decision { answer: Answer::Failed(failure), why, repeated: false });
+    }
+
+    /// A power request that the policy allows: is it new, and may it begin?
+    fn power_allowed(&mut self, id: AskId, allowed: crate::policy::Allowed, named: &Target) {
+        let now = clock::now();
+        let Some(ask) = self.asks.get(&id) else { return };
+        let (request, requester, target) = (ask.request.clone(), allowed.requester(), allowed.target());
+        let is_off = allowed.action() != PowerAction::On;
+        let memory = self.requesters.entry(requester).or_default();
+        let permit = match memory.ledger.admit(&request, now) {
+            Admit::Act(permit) => permit,
+            Admit::Running => return memory.twin(request.key(), id),
+            Admit::Repeat(outcome) => {
+                return self.finish(id, Decision { answer: Answer::Outcome(outcome), why: None, repeated: true });
+            }
+            Admit::Refused(why) => {
+                let reason = Some(format!("{why:?}"));
+                return self.finish(id, Decision { answer: Answer::Failed(why.into()), why: reason, repeated: false });
+            }
+        };
+        let refusal = if self.stopping.is_some() {
+            Some("the bridge is stopping")
+        } else if self.records.refuse() {
+            Some("records are required and could not be written")
+        } else if is_off && !memory.may_destroy(target, allowed.budget_per_minute(), now) {
+            Some("the group's budget_per_minute is used up")
+        } else {
+            None
+        };
+        if let Some(why) = refusal {
+            return self.settle(requester, permit, id, Outcome::Failed(Failure::Busy), Some(why));
+        }
+        memory.journals(request.key(), request.remember_until());
+        let by_name = match named {
+            Target::Name(name) => Some(name.as_str().to_owned()),
+            Target::Uuid(_) => None,
+        };
+        let order = Order { permit, allowed, remember_until: request.remember_until(), by_name };
+        self.put(Waiting { order, received: request.received(), who: id });
+    }
+
+    fn put(&mut self, request: Waiting<AskId>) {
+        let (verdict, silenced) = self.lanes.put(request);
+        for waiting in silenced {
+            self.refuse(waiting, Failure::RequesterFenced);
+        }
+        match verdict {
+            Verdict::Start(order) => self.start(order),
+            Verdict::Waits => {}
+            Verdict::Refused(failure, waiting) => self.refuse(waiting, failure),
+        }
+    }
+
+    /// Gives an order to a worker.
+    fn start(&mut self, order: Order) {
+        let now = clock::now();
+        if order.action() != PowerAction::On {
+            self.requesters.entry(order.requester()).or_default().destroys(order.target(), now);
+        }
+        let deadline = now.plus(self.time_to_answer);
+        let (handle, journal) = (self.handle.clone(), self.journal.clone());
+        self.power.give(Box::new(move |hypervisor| {
+            let seen = match hypervisor {
+                Ok(hypervisor) => {
+                    let run = || operation::run(hypervisor, &order, &journal, deadline);
+                    panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or(Seen::Failed(Failure::Unconfirmed))
+                }
+                Err(why) => {
+                    tracing::error!(%why, "nothing was done: the hypervisor cannot be reached");
+                    Seen::Failed(Failure::Unreachable)
+                }
+            };
+            handle.tell(Note::Ended(order, seen));
+        }));
+    }
+
+    /// A worker has carried out an order.
+    pub(super) fn ended(&mut self, order: Order, seen: Seen) {
+        let target = order.target();
+        let ended = self.lanes.ended(order, seen);
+        if seen.was_reset() {
+            self.guest_was_reset(target, clock::now());
+        }
+        if seen == Seen::Failed(Failure::NotFound) {
+            // It is gone, or has another name by now: whoever asks next is to be told by what is so now.
+            self.ask_who_is_who();
+        }
+        for (waiting, outcome) in ended.decided {
+            self.decided(waiting, outcome);
+        }
+        for (waiting, failure) in ended.refused {
+            self.refuse(waiting, failure);
+        }
+        for order in ended.start {
+            self.start(order);
+        }
+    }
+
+    fn refuse(&mut self, waiting: Waiting<AskId>, failure: Failure) {
+        self.decided(waiting, Outcome::Failed(failure));
+    }
+
+    /// The outcome of a power request: written down, then answered to all who asked for it.
+    fn decided(&mut self, waiting: Waiting<AskId>, outcome: Outcome) {
+        let Waiting { order, who, .. } = waiting;
+        self.journal.done(&order, outcome);
+        self.settle(order.requester(), order.permit, who, outcome, None);
+    }
+
+    fn settle(&mut self, requester: Uuid, permit: Permit, id: AskId, outcome: Outcome, why: Option<&str>) {
+        let memory = self.requesters.entry(requester).or_default();
+        let twins = memory.take_twins(permit.key());
+        memory.ledger.settle(permit, outcome);
+        let decision = |repeated| Decision { answer: Answer::Outcome(outcome), why: why.map(str::to_owned), repeated };
+        self.finish(id, decision(false));
+        for twin in twins {
+            self.finish(twin, decision(true));
+        }
+    }
+
+    /// Answers an ask, then writes that down. One that nobody waits for any more is only written down.
+    fn finish(&mut self, id: AskId, decision: Decision<'_>) {
+        let Some(ask) = self.asks.remove(&id) else { return };
+        if let Some(connection) = self.connections.get_mut(&ask.connection) {
+            connection.answer(ask.id, decision.answer, clock::now());
+        }
+        self.record(&ask, &decision.answer, decision.why, decision.repeated);
+        self.pump(ask.connection);
+    }
+
+    /// Answers the asks whose time is up. What has not begun does not begin; what has may still happen.
+    pub(super) fn end_late_asks(&mut self, now: Millis) {
+        let time = self.time_to_answer;
+        let is_late = |ask: &Ask| now.since(ask.request.received()) >= time;
+        let late: Vec<AskId> = self.asks.iter().filter(|(_, ask)| is_late(ask)).map(|(id, _)| *id).collect();
+        for id in late {
+            self.end_late(id);
+        }
+    }
+
+    fn end_late(&mut self, id: AskId) {
+        if let Some(waiting) = self.lanes.withdraw(id) {
+            return self.refuse(waiting, Failure::Expired);
+        }
+        let is_power = self.asks.get(&id).is_some_and(|ask| matches!(ask.request.ask(), What::Power(..)));
+        let failure = if is_power { Failure::Unconfirmed } else { Failure::Unreachable };
+        let why = Some("the hypervisor did not answer in time".to_owned());
+        self.finish(id, Decision { answer: Answer::Failed(failure), why, repeated: false });
+    }
+
+    /// Nobody waits for a request's answer any more. What has not begun does not begin.
+    pub(super) fn withdrawn(&mut self, token: usize, id: RequestId) {
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.listing = None;
+        }
+        let of_it = |ask: &Ask| ask.connection == token && ask.id == id;
+        let Some((ask, deadline)) =
+            self.asks.iter().find(|(_, ask)| of_it(ask)).map(|(id, ask)| (*id, ask.request.deadline()))
+        else {
+            return;
+        };
+        if clock::now() >= deadline {
+            // It was answered that its time is up, and stays answered so: the same frame is no new request.
+            self.end_late(ask);
+        } else {
+            self.withdraw(ask);
+        }
+    }
+
+    /// A connection is gone, and with it whoever waited at its other end.
+    pub(super) fn connection_gone(&mut self, token: usize) {
+        let its: Vec<AskId> = self.asks.iter().filter(|(_, ask)| ask.connection == token).map(|(id, _)| *id).collect();
+        for ask in its {
+            self.withdraw(ask);
+        }
+    }
+
+    /// What is being carried out goes on, and its outcome is recorded when it is there. So does the request of a guest
+    /// that fences itself: it goes away by that.
+    fn withdraw(&mut self, id: AskId) {
+        let Some(ask) = self.asks.get(&id) else { return };
+        let requester = self.roster.member(&self.channels[ask.channel].spec.guest);
+        if ask.target.is_some() && ask.target == requester {
+            return;
+        }
+        let key = ask.request.key();
+        let has_name = !self.unresolved.contains(&id);
+        self.unresolved.retain(|unresolved| *unresolved != id);
+        if has_name && !requester.is_some_and(|requester| self.leave(id, requester, key)) {
+            return;
+        }
+        if let Some(ask) = self.asks.remove(&id) {
+            let why = Some("its asker went away".to_owned());
+            self.record(&ask, &Answer::Failed(Failure::Expired), why, false);
+        }
+    }
+
+    /// Says whether nothing is done for that ask any more.
+    fn leave(&mut self, id: AskId, requester: Uuid, key: RequestKey) -> bool {
+        let Some(memory) = self.requesters.get_mut(&requester) else { return false };
+        if memory.remove_twin(key, id) {
+            return true;
+        }
+        let Some(waiting) = self.lanes.leave(id) else { return false };
+        match memory.take_twin(key) {
+            // The same request came by another way as well, and its answer is waited for there.
+            Some(twin) => self.put(Waiting { who: twin, ..waiting }),
+            None => memory.ledger.withdraw(waiting.order.permit),
+        }
+        true
+    }
+
+    /// Removes what need not be remembered any more.
+    pub(super) fn forget(&mut self, now: Millis) {
+        for (requester, memory) in &mut self.requesters {
+            for key in memory.forget(now) {
+                self.journal.forget(*requester, key);
+            }
+        }
+    }
+
+    fn record(&mut self, ask: &Ask, answer: &Answer<'_>, why: Option<String>, repeated: bool) {
+        let request = ask.request.ask();
+        let channel = &self.channels[ask.channel];
+        let ms = clock::now().since(ask.request.received()).0;
+        let (action, target) = (request.action(), request.target().map(ToString::to_string));
+        let (outcome, is_good) = in_words(answer);
+        let (requester, uuid) = (channel.spec.guest.to_string(), ask.target.map(|uuid| uuid.to_string()));
+        let shown = target.as_deref();
+        match (is_good, matches!(request, What::Power(..))) {
+            (false, _) => {
+                tracing::warn!(requester, action, target = shown, outcome, why, repeated, ms, "not done");
+            }
+            (true, true) => tracing::info!(requester, action, target = shown, outcome, repeated, ms, "done"),
+            (true, false) => tracing::debug!(requester, action, target = shown, outcome, ms, "answered"),
+        }
+        self.records.put(Record {
+            time: Record::now(),
+            channel: channel.name.clone(),
+            requester,
+            action,
+            target,
+            uuid,
+            outcome: outcome.to_owned(),
+            why,
+            repeated,
+            ms,
+        });
+    }
+}
+
+fn is_named_otherwise(target: Option<&Target>, name: &str) -> bool {
+    matches!(target, Some(Target::Name(asked)) if asked.as_str() != name)
+}
+
+/// An answer as records and the log have it, and whether it is what the requester hoped for.
+fn in_words(answer: &Answer<'_>) -> (&'static str, bool) {
+    match answer {
+        Answer::Outcome(Outcome::Off(_)) => ("confirmed off", true),
+        Answer::Outcome(Outcome::Rebooted(_, Restart::Started)) => ("confirmed off, then started", true),
+        Answer::Outcome(Outcome::Rebooted(_, Restart::NotStarted)) => ("confirmed off, not started again", true),
+        Answer::Outcome(Outcome::On) => ("on", true),
+        Answer::Power(Power::On) => ("is on", true),
+        Answer::Power(Power::Off) => ("is off", true),
+        Answer::Power(Power::Unknown) => ("unknown", false),
+        Answer::Alive => ("alive", true),
+        Answer::Entry(_) | Answer::EndOfList => ("listed", true),
+        Answer::Denied => ("denied", false),
+        Answer::Outcome(Outcome::Failed(failure)) | Answer::Failed(failure) => (in_other_words(*failure), false),
+    }
+}
+
+fn in_other_words(failure: Failure) -> &'static str {
+    match failure {
+        Failure::NotFound => "no such guest",
+        Failure::Unreachable => "the hypervisor does not say",
+        Failure::Unconfirmed => "not confirmed: may have happened, or may still happen",
+        Failure::Expired => "time was up before it began",
+        Failure::RequesterFenced => "refused: the requester is being fenced, or is off",
+        Failure::Elsewhere => "migrating or migrated: may run elsewhere",
+        Failure::NotStarted => "could not be started",
+        Failure::Busy => "refused: too much at once",
+        Failure::NotRecorded => "refused: the journal cannot be written",
+    }
+}

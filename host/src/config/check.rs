@@ -1,0 +1,402 @@
+//! From the file as written to a [`Config`], with a line for each thing that is wrong.
+//!
+//! Everything is looked at, so that one run shows all errors. Not here: whether the guests exist, which only the
+//! hypervisor knows.
+
+use super::schema::{self, File};
+use super::{Config, Finding, HypervisorConfig, RecordsConfig};
+use crate::channels::{ChannelKind, ChannelSpec, PortType, TtyParams};
+use crate::guests::Member;
+use crate::policy::{Actions, Group};
+use fencewire_core::{Millis, classic};
+use std::collections::HashMap;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+
+const RECORDS_PATH: &str = "/var/log/fencewire/records.jsonl";
+const JOURNAL_PATH: &str = "/run/fencewire/journal";
+
+/// Bytes of a unix socket's path at most: `sun_path` has 108, the last of them a NUL.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Where the lines of a text begin.
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn of(text: &str) -> Lines {
+        Lines(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
+    }
+
+    /// The line of the byte at `offset`, counted from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.0.partition_point(|end| *end < offset) + 1
+    }
+}
+
+struct Check<'a> {
+    lines: &'a Lines,
+    findings: Vec<Finding>,
+}
+
+pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>) {
+    let mut check = Check { lines, findings: Vec::new() };
+    let hypervisor = check.hypervisor(&file.hypervisor);
+    let groups = check.groups(&file.group, file.wire.classic);
+    let channels = check.channels(&file.channel, &groups);
+    check.wire(&file.wire);
+    check.not_built_yet(file);
+    let time_to_act = check.number(
+        file.wire.classic_timeout_s.as_ref(),
+        "wire.classic_timeout_s",
+        1..=600,
+        (classic::TIME_TO_ACT_MS / 1000).cast_signed(),
+    );
+    if file.channel.is_empty() {
+        check.error("no [[channel]]: this configuration serves nobody. Add one for each guest that is to fence others");
+    }
+    let absolute = |path: Option<&Spanned<String>>, default: &str| {
+        path.map_or_else(|| PathBuf::from(default), |path| PathBuf::from(path.get_ref()))
+    };
+    let config = Config {
+        hypervisor,
+        channels,
+        groups,
+        classic_virtio: file.wire.classic_virtio,
+        time_to_act: Millis(time_to_act.cast_unsigned() * 1000),
+        records: RecordsConfig {
+            path: absolute(file.records.path.as_ref(), RECORDS_PATH),
+            required: file.records.required,
+        },
+        journal: absolute(file.control.journal.as_ref(), JOURNAL_PATH),
+    };
+    let usable = !check.findings.iter().any(|finding| finding.is_error);
+    (usable.then_some(config), check.findings)
+}
+
+impl Check<'_> {
+    fn say(&mut self, is_error: bool, offset: usize, text: String) {
+        let line = if offset == usize::MAX { 0 } else { self.lines.line(offset) };
+        self.findings.push(Finding { is_error, line, text });
+    }
+
+    /// An error about the file as a whole.
+    fn error(&mut self, text: &str) {
+        self.say(true, usize::MAX, text.to_owned());
+    }
+
+    fn error_at<T>(&mut self, at: &Spanned<T>, text: impl Into<String>) {
+        self.say(true, at.span().start, text.into());
+    }
+
+    fn warn_at<T>(&mut self, at: &Spanned<T>, text: impl Into<String>) {
+        self.say(false, at.span().start, text.into());
+    }
+
+    fn number(
+        &mut self,
+        given: Option<&Spanned<i64>>,
+        key: &str,
+        range: std::ops::RangeInclusive<i64>,
+        default: i64,
+    ) -> i64 {
+        let Some(given) = given else { return default };
+        let value = *given.get_ref();
+        if !range.contains(&value) {
+            self.error_at(given, format!("{key} = {value}: must be {} to {}", range.start(), range.end()));
+            return default;
+        }
+        value
+    }
+
+    fn hypervisor(&mut self, list: &[Spanned<schema::Hypervisor>]) -> HypervisorConfig {
+        let mut default = HypervisorConfig { uri: String::new(), workers: 4, deadline: Millis(20_000) };
+        let Some(first) = list.first() else {
+            self.error("no [[hypervisor]]: add one with its libvirt uri, such as uri = \"qemu:///system\"");
+            return default;
+        };
+        if let Some(second) = list.get(1) {
+            self.error_at(second, "a second [[hypervisor]]: this version serves one; run one fencewired for each");
+        }
+        let hypervisor = first.get_ref();
+        if !hypervisor.uri.get_ref().contains(':') {
+            let uri = hypervisor.uri.get_ref();
+            self.error_at(
+                &hypervisor.uri,
+                format!("hypervisor.uri = {uri:?}: not a libvirt URI such as qemu:///system"),
+            );
+        }
+        default.uri.clone_from(hypervisor.uri.get_ref());
+        let workers = self.number(hypervisor.workers.as_ref(), "hypervisor.workers", 1..=16, 4);
+        default.workers = usize::try_from(workers).unwrap_or(4);
+        let deadline = self.number(hypervisor.deadline_ms.as_ref(), "hypervisor.deadline_ms", 100..=600_000, 20_000);
+        default.deadline = Millis(deadline.cast_unsigned());
+        default
+    }
+
+    fn groups(&mut self, list: &[Spanned<schema::Group>], classic: bool) -> Vec<Group> {
+        if list.is_empty() {
+            self.error("no [[group]]: nobody may fence anybody, so this configuration serves nobody");
+        }
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        let mut groups = Vec::new();
+        for group in list {
+            let group = group.get_ref();
+            let name = group.name.get_ref();
+            let line = self.lines.line(group.name.span().start);
+            if let Some(first) = seen.insert(name, line) {
+                self.error_at(
+                    &group.name,
+                    format!("group.name = {name:?}: line {first} has a group of this name already"),
+                );
+            }
+            if group.members.len() < 2 && !group.allow_self {
+                self.warn_at(
+                    &group.name,
+                    format!("group {name:?} has fewer than two members: nobody in it can fence another"),
+                );
+            }
+            let mut members: Vec<Member> = Vec::new();
+            for member in &group.members {
+                let Some(parsed) = self.member(member, "group.members") else {
+                    continue;
+                };
+                if members.contains(&parsed) {
+                    self.error_at(member, format!("group {name:?} names {:?} twice", member.get_ref()));
+                }
+                members.push(parsed);
+            }
+            let budget = self.number(group.budget_per_minute.as_ref(), "group.budget_per_minute", 1..=100_000, 30);
+            groups.push(Group {
+                name: name.clone(),
+                members,
+                actions: self.actions(group.actions.as_deref()),
+                allow_self: group.allow_self,
+                budget_per_minute: usize::try_from(budget).unwrap_or(30),
+                classic: group.classic.unwrap_or(classic),
+            });
+        }
+        if !list.is_empty() && groups.iter().all(|group| !group.classic) {
+            self.error(
+                "no group may use the classic wire, the only one that this version speaks: it serves nobody. \
+                 Set classic = true under [wire], or for a group",
+            );
+        }
+        groups
+    }
+
+    fn actions(&mut self, given: Option<&[Spanned<String>]>) -> Actions {
+        let Some(given) = given else { return Actions::ALL };
+        let mut actions = Actions::NONE;
+        for action in given {
+            let name = action.get_ref();
+            if !actions.add(name) {
+                self.error_at(
+                    action,
+                    format!("group.actions: {name:?} is none of \"off\", \"on\", \"reboot\", \"status\""),
+                );
+            }
+        }
+        actions
+    }
+
+    fn member(&mut self, text: &Spanned<String>, key: &str) -> Option<Member> {
+        let name = text.get_ref();
+        if name.is_empty() || name.chars().any(char::is_control) {
+            self.error_at(text, format!("{key}: {name:?} is no guest's name: give a libvirt domain's name or UUID"));
+            return None;
+        }
+        if name.contains("abba") || name.len() > fencewire_core::words::NAME_MAX {
+            self.warn_at(
+                text,
+                format!(
+                    "{key}: the classic wire cannot carry {name:?} (over 63 bytes, or \"abba\" in it): \
+                     in the cluster's configuration, name this guest by its UUID"
+                ),
+            );
+        }
+        Some(Member::parse(name))
+    }
+
+    fn channels(&mut self, list: &[Spanned<schema::Channel>], groups: &[Group]) -> Vec<ChannelSpec> {
+        let mut seen: HashMap<PathBuf, usize> = HashMap::new();
+        let mut channels = Vec::new();
+        for channel in list {
+            let line = self.lines.line(channel.span().start);
+            let Some(spec) = self.channel(channel) else { continue };
+            if let Some(first) = seen.insert(spec.path.clone(), line) {
+                let path = spec.path.display();
+                self.error_at(channel, format!("channel.path = \"{path}\": line {first} has a channel there already"));
+            }
+            if !groups.iter().any(|group| group.members.contains(&spec.guest)) {
+                let guest = &spec.guest;
+                self.warn_at(
+                    channel,
+                    format!("channel.guest = \"{guest}\" is in no group: whatever it asks is denied"),
+                );
+            }
+            channels.push(spec);
+        }
+        channels
+    }
+
+    fn channel(&mut self, at: &Spanned<schema::Channel>) -> Option<ChannelSpec> {
+        let channel = at.get_ref();
+        let kind = channel.kind.get_ref().as_str();
+        if matches!(kind, "tcp" | "vsock" | "hybrid-vsock") {
+            self.error_at(
+                &channel.kind,
+                format!("channel.kind = \"{kind}\": not served by this version; it serves unix, unix-listen and tty"),
+            );
+            return None;
+        }
+        for (given, key) in [(channel.key_file.as_ref(), "key_file"), (channel.group.as_ref(), "group")] {
+            if let Some(given) = given {
+                self.error_at(
+                    given,
+                    format!("channel.{key}: only for kinds that this version does not serve; remove it"),
+                );
+            }
+        }
+        if let Some(listen) = &channel.listen {
+            self.error_at(listen, "channel.listen: only for tcp and vsock; a unix-listen channel listens at its path");
+        }
+        let Some(path) = &channel.path else {
+            self.error_at(at, format!("channel of kind \"{kind}\" without a path: say where it is"));
+            return None;
+        };
+        self.path(path, kind);
+        let Some(guest) = &channel.guest else {
+            self.error_at(at, "channel without a guest: say who is at its other end, by name or UUID");
+            return None;
+        };
+        let guest = self.member(guest, "channel.guest");
+        let kind = self.kind(channel, kind);
+        let port = match channel.port.as_ref().map(|port| port.get_ref().as_str()) {
+            None | Some("serial") => PortType::Serial,
+            Some("virtio") => PortType::Virtio,
+            Some(other) => {
+                let text = format!("channel.port = {other:?}: must be \"serial\" or \"virtio\"");
+                self.error_at(channel.port.as_ref()?, text);
+                return None;
+            }
+        };
+        Some(ChannelSpec { kind: kind?, path: PathBuf::from(path.get_ref()), guest: guest?, port })
+    }
+
+    fn kind(&mut self, channel: &schema::Channel, kind: &str) -> Option<ChannelKind> {
+        if let (Some(params), true) = (&channel.params, kind != "tty") {
+            self.error_at(params, "channel.params: only a tty has these");
+        }
+        if let (Some(mode), true) = (&channel.mode, kind != "unix-listen") {
+            self.error_at(mode, "channel.mode: only a unix-listen channel makes its socket; remove it");
+        }
+        match kind {
+            "unix" => Some(ChannelKind::Unix),
+            "unix-listen" => {
+                let Some(mode) = &channel.mode else {
+                    return Some(ChannelKind::UnixListen { mode: 0o600 });
+                };
+                match u32::from_str_radix(mode.get_ref(), 8) {
+                    Ok(bits) if bits <= 0o777 => Some(ChannelKind::UnixListen { mode: bits }),
+                    _ => {
+                        self.error_at(mode, format!("channel.mode = {:?}: must be like \"0660\"", mode.get_ref()));
+                        None
+                    }
+                }
+            }
+            "tty" => {
+                let Some(params) = &channel.params else {
+                    return Some(ChannelKind::Tty(TtyParams::default()));
+                };
+                match TtyParams::parse(params.get_ref()) {
+                    Ok(parsed) => Some(ChannelKind::Tty(parsed)),
+                    Err(why) => {
+                        self.error_at(params, format!("channel.params = {:?}: {why}", params.get_ref()));
+                        None
+                    }
+                }
+            }
+            other => {
+                self.error_at(
+                    &channel.kind,
+                    format!("channel.kind = {other:?}: must be \"unix\", \"unix-listen\" or \"tty\""),
+                );
+                None
+            }
+        }
+    }
+
+    /// What is wrong with a path for good is an error; what may come is a warning.
+    fn path(&mut self, at: &Spanned<String>, kind: &str) {
+        let path = Path::new(at.get_ref());
+        let shown = path.display();
+        if !path.is_absolute() {
+            self.error_at(at, format!("channel.path = \"{shown}\": must begin with \"/\""));
+            return;
+        }
+        if kind != "tty" && at.get_ref().len() > SOCKET_PATH_MAX {
+            self.error_at(
+                at,
+                format!("channel.path = \"{shown}\": a socket's path has at most {SOCKET_PATH_MAX} bytes"),
+            );
+        }
+        let Ok(found) = std::fs::metadata(path) else {
+            if kind != "unix-listen" {
+                self.warn_at(at, format!("channel.path = \"{shown}\" is not there; it is served when it comes"));
+            } else if !path.parent().is_some_and(Path::is_dir) {
+                self.warn_at(at, format!("channel.path = \"{shown}\": its folder is not there; make it"));
+            }
+            return;
+        };
+        let is_socket = found.file_type().is_socket();
+        let fits = if kind == "tty" { found.file_type().is_char_device() } else { is_socket };
+        if !fits {
+            let wanted = if kind == "tty" { "a character device" } else { "a socket" };
+            self.error_at(at, format!("channel.path = \"{shown}\" is not {wanted}, as kind \"{kind}\" needs"));
+        }
+    }
+
+    fn wire(&mut self, wire: &schema::Wire) {
+        if wire.classic_virtio && !wire.classic {
+            self.error("wire.classic_virtio = true without wire.classic = true: set both, or neither");
+        }
+    }
+
+    /// Known keys of parts that are not built. What would be less safe than it looks is an error.
+    fn not_built_yet(&mut self, file: &File) {
+        if let Some(key) = &file.wire.master_key {
+            self.error_at(
+                key,
+                "wire.master_key: this version has no native wire and would leave the channels without keys",
+            );
+        }
+        if let Some(keyless) = &file.wire.keyless {
+            self.error_at(keyless, "wire.keyless: this version has no native wire; remove it");
+        }
+        if let Some(discover) = &file.discover {
+            self.warn_at(discover, "[discover] does nothing in this version: name each channel under [[channel]]");
+        }
+        if let Some(socket) = &file.control.socket {
+            self.warn_at(socket, "control.socket does nothing in this version");
+        }
+        for (path, key) in [(&file.records.path, "records.path"), (&file.control.journal, "control.journal")] {
+            if let Some(path) = path
+                && !Path::new(path.get_ref()).is_absolute()
+            {
+                self.error_at(path, format!("{key} = {:?}: must begin with \"/\"", path.get_ref()));
+            }
+        }
+        if let Some(path) = &file.records.path
+            && Path::new(path.get_ref()).is_dir()
+        {
+            self.error_at(path, format!("records.path = {:?} is a folder: name a file", path.get_ref()));
+        }
+        if let Some(path) = &file.control.journal
+            && Path::new(path.get_ref()).exists()
+            && !Path::new(path.get_ref()).is_dir()
+        {
+            self.error_at(path, format!("control.journal = {:?} is no folder: name one", path.get_ref()));
+        }
+    }
+}

@@ -1,0 +1,231 @@
+use super::*;
+use crate::channels::{ChannelKind, PortType, TtyParams};
+use crate::guests::Member;
+use fencewire_core::PowerAction;
+
+/// A configuration that nothing is wrong with, a line for each number.
+const GOOD: [&str; 14] = [
+    /*  1 */ "[[hypervisor]]",
+    /*  2 */ "uri = \"qemu:///system\"",
+    /*  3 */ "[wire]",
+    /*  4 */ "classic = true",
+    /*  5 */ "[[channel]]",
+    /*  6 */ "kind = \"tty\"",
+    /*  7 */ "path = \"/dev/null\"",
+    /*  8 */ "guest = \"vm1\"",
+    /*  9 */ "[[group]]",
+    /* 10 */ "name = \"g\"",
+    /* 11 */ "members = [\"vm1\", \"vm2\"]",
+    /* 12 */ "[records]",
+    /* 13 */ "[control]",
+    /* 14 */ "",
+];
+
+/// The good one with another text in place of that line, and what is said of it.
+fn with(line: usize, text: &str) -> (Option<Config>, Vec<Finding>) {
+    let mut lines = GOOD.map(str::to_owned);
+    text.clone_into(&mut lines[line - 1]);
+    said_of(&lines.join("\n"))
+}
+
+fn said_of(text: &str) -> (Option<Config>, Vec<Finding>) {
+    let loaded = parse(Path::new("a.toml"), text);
+    (loaded.config, loaded.findings.iter().cloned().collect())
+}
+
+#[track_caller]
+fn config(line: usize, text: &str) -> Config {
+    let (config, findings) = with(line, text);
+    config.unwrap_or_else(|| panic!("{text}: {findings:?}"))
+}
+
+#[test]
+fn the_good_one_is_good_and_has_the_defaults() {
+    let config = config(14, "");
+    assert_eq!(said_of(&GOOD.join("\n")).1, []);
+    assert_eq!(config.hypervisor.workers, 4);
+    assert_eq!((config.hypervisor.deadline, config.time_to_act), (Millis(20_000), Millis(25_000)));
+    assert_eq!(config.journal, Path::new("/run/fencewire/journal"));
+    let records = RecordsConfig { path: "/var/log/fencewire/records.jsonl".into(), required: false };
+    assert_eq!(config.records, records);
+    assert!(!config.classic_virtio);
+    let group = &config.groups[0];
+    assert!(group.classic && !group.allow_self && group.budget_per_minute == 30);
+    assert!(group.actions.has(None) && group.actions.has(Some(PowerAction::Off)));
+    let channel = &config.channels[0];
+    assert_eq!((channel.kind, channel.port), (ChannelKind::Tty(TtyParams::default()), PortType::Serial));
+    assert_eq!(channel.guest, Member::Name("vm1".to_owned()));
+}
+
+#[test]
+fn what_is_given_is_taken() {
+    let hypervisor = config(2, "uri = \"test:///default\"\nworkers = 16\ndeadline_ms = 100").hypervisor;
+    assert_eq!((hypervisor.workers, hypervisor.deadline), (16, Millis(100)));
+    assert_eq!(config(4, "classic = true\nclassic_timeout_s = 600").time_to_act, Millis(600_000));
+    assert!(config(4, "classic = true\nclassic_virtio = true").classic_virtio);
+    assert_eq!(config(13, "[control]\njournal = \"/j\"").journal, Path::new("/j"));
+    assert!(config(12, "[records]\npath = \"/r\"\nrequired = true").records.required);
+    assert_eq!(config(8, "guest = \"vm1\"\nport = \"virtio\"").channels[0].port, PortType::Virtio);
+    let listen =
+        "kind = \"unix-listen\"\nmode = \"0660\"\npath = \"/run/x\"\nguest = \"vm1\"\n[[channel]]\nkind = \"tty\"";
+    assert_eq!(config(6, listen).channels[0].kind, ChannelKind::UnixListen { mode: 0o660 });
+    let uuid = "b33f94f9-8a30-4e83-9165-fd8681ee13cf";
+    let channel = &config(8, &format!("guest = \"{uuid}\"")).channels[0];
+    assert!(matches!(channel.guest, Member::Uuid(guest) if guest.to_string() == uuid), "{channel:?}");
+}
+
+#[test]
+fn a_group_has_the_wire_of_its_own_or_that_of_all() {
+    for (of_all, own, expected) in
+        [("true", "", true), ("true", "classic = false", false), ("false", "classic = true", true)]
+    {
+        let text = GOOD.join("\n").replace("classic = true", &format!("classic = {of_all}"));
+        let text = text.replace(
+            "[records]",
+            &format!("{own}\n[[group]]\nname = \"h\"\nmembers = [\"a\", \"b\"]\nclassic = true\n[records]"),
+        );
+        let (config, findings) = said_of(&text);
+        let config = config.unwrap_or_else(|| panic!("{findings:?}"));
+        assert_eq!(config.groups[0].classic, expected, "{of_all}, {own}");
+    }
+}
+
+#[test]
+fn a_group_narrowed_to_some_actions_has_no_others() {
+    let actions = config(11, "members = [\"vm1\", \"vm2\"]\nactions = [\"status\", \"reboot\"]").groups[0].actions;
+    assert!(actions.has(None) && actions.has(Some(PowerAction::Reboot)));
+    assert!(!actions.has(Some(PowerAction::Off)) && !actions.has(Some(PowerAction::On)));
+    let none = config(11, "members = [\"vm1\", \"vm2\"]\nactions = []").groups[0].actions;
+    assert!(!none.has(None));
+}
+
+/// Which line is replaced by what; which line is said to be wrong (0: the file), and a part of what is said.
+const ERRORS: &[(usize, &str, usize, &str)] = &[
+    (1, "[[hypervisors]]", 1, "unknown field `hypervisors`"),
+    (2, "url = \"qemu:///system\"", 2, "unknown field `url`"),
+    (2, "", 1, "missing field `uri`"),
+    (2, "uri = \"system\"", 2, "not a libvirt URI"),
+    (2, "uri = \"qemu:///system\"\nworkers = 0", 3, "must be 1 to 16"),
+    (2, "uri = \"qemu:///system\"\nworkers = 17", 3, "must be 1 to 16"),
+    (2, "uri = \"qemu:///system\"\nworkers = \"four\"", 3, "invalid type"),
+    (2, "uri = \"qemu:///system\"\ndeadline_ms = 99", 3, "must be 100 to 600000"),
+    (2, "uri = \"qemu:///system\"\n[[hypervisor]]\nuri = \"xen:///\"", 3, "a second [[hypervisor]]"),
+    (4, "", 0, "no group may use the classic wire"),
+    (4, "classic = false", 0, "no group may use the classic wire"),
+    (4, "classic = 1", 4, "invalid type"),
+    (4, "classic = true\nclassic_timeout_s = 0", 5, "must be 1 to 600"),
+    (4, "classic = true\nclassic_timeout_s = 601", 5, "must be 1 to 600"),
+    (4, "classic = true\nkeyless = true", 5, "wire.keyless"),
+    (4, "classic = true\nmaster_key = \"/k\"", 5, "without keys"),
+    (4, "classic_virtio = true", 0, "classic_virtio = true without"),
+    (6, "kind = \"pipe\"", 6, "must be \"unix\", \"unix-listen\" or \"tty\""),
+    (6, "kind = \"vsock\"", 6, "not served by this version"),
+    (6, "kind = \"tcp\"", 6, "not served by this version"),
+    (6, "kind = \"hybrid-vsock\"", 6, "not served by this version"),
+    (6, "kind = \"unix\"", 7, "is not a socket"),
+    (6, "", 5, "missing field `kind`"),
+    (7, "", 5, "without a path"),
+    (7, "path = \"dev/null\"", 7, "must begin with"),
+    (7, "path = \"/dev\"", 7, "is not a character device"),
+    (8, "", 5, "without a guest"),
+    (8, "guest = \"\"", 8, "is no guest's name"),
+    (8, "guest = \"a\\nb\"", 8, "is no guest's name"),
+    (8, "guest = \"vm1\"\nport = \"usb\"", 9, "must be \"serial\" or \"virtio\""),
+    (8, "guest = \"vm1\"\nparams = \"fast\"", 9, "must be like \"115200,8N1\""),
+    (8, "guest = \"vm1\"\nmode = \"0660\"", 9, "only a unix-listen channel"),
+    (8, "guest = \"vm1\"\nlisten = 1229", 9, "only for tcp and vsock"),
+    (8, "guest = \"vm1\"\nkey_file = \"/k\"", 9, "channel.key_file"),
+    (8, "guest = \"vm1\"\ngroup = \"g\"", 9, "channel.group"),
+    (8, "guest = \"vm1\"\nguest = \"vm2\"", 9, "duplicate key"),
+    (
+        8,
+        "guest = \"vm1\"\n[[channel]]\nkind = \"tty\"\npath = \"/dev/null\"\nguest = \"vm2\"",
+        9,
+        "line 5 has a channel",
+    ),
+    (10, "", 9, "missing field `name`"),
+    (11, "", 9, "missing field `members`"),
+    (11, "members = [\"vm1\", \"vm1\"]", 11, "names \"vm1\" twice"),
+    (11, "members = [\"vm1\", \"\"]", 11, "is no guest's name"),
+    (11, "members = [\"vm1\", \"vm2\"]\nactions = [\"off\", \"fence\"]", 12, "is none of"),
+    (11, "members = [\"vm1\", \"vm2\"]\nbudget_per_minute = 0", 12, "must be 1 to 100000"),
+    (11, "members = [\"vm1\", \"vm2\"]\n[[group]]\nname = \"g\"\nmembers = [\"a\", \"b\"]", 13, "line 10 has a group"),
+    (12, "[records]\npath = \"records\"", 13, "must begin with"),
+    (12, "[records]\npath = \"/dev\"", 13, "is a folder"),
+    (13, "[control]\njournal = \"journal\"", 14, "must begin with"),
+    (13, "[control]\njournal = \"/proc/version\"", 14, "is no folder"),
+    (14, "[metrics]", 14, "unknown field `metrics`"),
+    (14, "= 1", 14, ""),
+];
+
+#[test]
+fn whatever_is_wrong_is_an_error_at_its_line() {
+    for (line, text, wrong, part) in ERRORS {
+        let (config, findings) = with(*line, text);
+        assert!(config.is_none(), "{text} at {line}");
+        let errors: Vec<&Finding> = findings.iter().filter(|finding| finding.is_error).collect();
+        let said = errors.iter().any(|finding| finding.line == *wrong && finding.text.contains(part));
+        assert!(said, "{text} at {line}: {errors:#?}");
+    }
+}
+
+/// Likewise, for what can be served all the same.
+const WARNINGS: &[(usize, &str, usize, &str)] = &[
+    (7, "path = \"/dev/not-there\"", 7, "is served when it comes"),
+    (8, "guest = \"vm3\"", 5, "is in no group"),
+    (11, "members = [\"vm1\"]", 10, "fewer than two members"),
+    (11, "members = [\"vm1\", \"xabbax\"]", 11, "cannot carry"),
+    (14, "[discover]", 14, "does nothing in this version"),
+    (13, "[control]\nsocket = \"/s\"", 14, "does nothing in this version"),
+];
+
+#[test]
+fn what_may_be_meant_is_a_warning_at_its_line() {
+    for (line, text, wrong, part) in WARNINGS {
+        let (config, findings) = with(*line, text);
+        assert!(config.is_some(), "{text} at {line}: {findings:#?}");
+        let said = findings.iter().any(|finding| finding.line == *wrong && finding.text.contains(part));
+        assert!(said, "{text} at {line}: {findings:#?}");
+    }
+}
+
+#[test]
+fn all_errors_are_said_at_once_in_the_order_of_the_lines() {
+    let text = GOOD
+        .join("\n")
+        .replace("qemu:///system", "system")
+        .replace("\"/dev/null\"", "\"null\"")
+        .replace("\"vm1\", \"vm2\"", "\"vm2\", \"vm2\"");
+    let lines: Vec<usize> =
+        said_of(&text).1.into_iter().filter(|finding| finding.is_error).map(|finding| finding.line).collect();
+    assert_eq!(lines, [2, 7, 11]);
+}
+
+#[test]
+fn an_empty_file_serves_nobody_and_says_what_it_lacks() {
+    let (config, findings) = said_of("");
+    assert!(config.is_none());
+    for lacks in ["[[hypervisor]]", "[[channel]]", "[[group]]"] {
+        assert!(findings.iter().any(|finding| finding.text.contains(lacks)), "{lacks}");
+    }
+}
+
+#[test]
+fn findings_are_shown_with_file_and_line() {
+    let findings = parse(Path::new("/etc/a.toml"), "classic = true\n").findings;
+    assert!(findings.to_string().starts_with("/etc/a.toml:1: error: "), "{findings}");
+    let findings = parse(Path::new("/etc/a.toml"), "").findings;
+    assert!(findings.to_string().starts_with("/etc/a.toml: error: "), "{findings}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_or_is_no_text_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(load(&folder.path().join("not-there")).config.is_none());
+    assert!(load(folder.path()).config.is_none());
+    let binary = folder.path().join("binary.toml");
+    std::fs::write(&binary, b"[wire]\nclassic = true\n# \xff\n").unwrap();
+    let loaded = load(&binary);
+    assert!(loaded.config.is_none());
+    assert_eq!(loaded.findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [3]);
+}

@@ -1,0 +1,29 @@
+//! The host bridge: maps each guest's channel to actions of its hypervisor.
+//!
+//! ```text
+//! channels ──bytes──▶ bridge::connections ──requests──▶ policy ──allowed──▶ power::lane ──▶ power::workers
+//! (who is there)      (core::Listener, Ledger)          (who may whom)      (one per target)  (they block)
+//!      ▲                                                                                          │
+//!      └────────────────────────────────── outcome, by id ◀───────────────────────────────────────┘
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`config`] | the file, checked |
+//! | [`channels`] | where channels are, who is at their other end, how they are opened |
+//! | [`guests`] | names and UUIDs |
+//! | [`policy`] | who may do what to whom |
+//! | [`power`] | what a hypervisor is asked and told, and when |
+//! | [`bridge`] | the event loop that moves all this |
+//! | [`records`], [`journal`] | what is written down: for people, and for the next run |
+//! | [`clock`] | the time |
+
+pub mod bridge;
+pub mod channels;
+pub mod clock;
+pub mod config;
+pub mod guests;
+pub mod journal;
+pub mod policy;
+pub mod power;
+pub mod records;

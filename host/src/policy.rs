@@ -1,0 +1,298 @@
+//! Who may do what to whom. The default is no.
+//!
+//! The only place that makes an [`Allowed`]; without one there is no power action.
+
+use crate::channels::PortType;
+use crate::guests::{Member, Roster};
+use fencewire_core::{PowerAction, Uuid};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+/// `[[group]]`: its members may do to one another what `actions` says.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// For people.
+    pub name: String,
+    /// Who is in it.
+    pub members: Vec<Member>,
+    /// What they may do.
+    pub actions: Actions,
+    /// Whether a member may change its own power.
+    pub allow_self: bool,
+    /// Destroys that one member may cause in a minute.
+    pub budget_per_minute: usize,
+    /// Whether members may ask over the classic wire.
+    pub classic: bool,
+}
+
+/// A set of actions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Actions(u8);
+
+impl Actions {
+    /// None.
+    pub const NONE: Actions = Actions(0);
+    /// off, on, reboot and status.
+    pub const ALL: Actions = Actions(0b1111);
+
+    /// Adds one by its name in the configuration. Says false where there is no such.
+    pub fn add(&mut self, name: &str) -> bool {
+        let bit = match name {
+            "off" => Self::bit(Some(PowerAction::Off)),
+            "on" => Self::bit(Some(PowerAction::On)),
+            "reboot" => Self::bit(Some(PowerAction::Reboot)),
+            "status" => Self::bit(None),
+            _ => return false,
+        };
+        self.0 |= bit;
+        true
+    }
+
+    /// Whether it is in; none stands for status.
+    pub const fn has(self, action: Option<PowerAction>) -> bool {
+        self.0 & Self::bit(action) != 0
+    }
+
+    const fn bit(action: Option<PowerAction>) -> u8 {
+        match action {
+            None => 0b0001,
+            Some(PowerAction::Off) => 0b0010,
+            Some(PowerAction::On) => 0b0100,
+            Some(PowerAction::Reboot) => 0b1000,
+        }
+    }
+}
+
+/// Proof that a requester may do this to that target.
+#[derive(Debug)]
+pub struct Allowed {
+    requester: Uuid,
+    target: Uuid,
+    action: PowerAction,
+    budget_per_minute: usize,
+}
+
+impl Allowed {
+    /// Who asked.
+    pub const fn requester(&self) -> Uuid {
+        self.requester
+    }
+
+    /// Whom it is done to.
+    pub const fn target(&self) -> Uuid {
+        self.target
+    }
+
+    /// What is done.
+    pub const fn action(&self) -> PowerAction {
+        self.action
+    }
+
+    /// Destroys that the requester may cause in a minute.
+    pub const fn budget_per_minute(&self) -> usize {
+        self.budget_per_minute
+    }
+}
+
+/// Why not. Displays as a sentence for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// No hypervisor knows the guest that the channel is for.
+    UnknownRequester,
+    /// The requester is in no group that may use the classic wire.
+    NoClassic,
+    /// No group has both in it, or none knows the target.
+    NotTogether,
+    /// The group that has both does not have this action.
+    Action,
+    /// A guest's own power, without `allow_self`.
+    Itself,
+    /// Power over the classic wire on a virtio port, without `classic_virtio`.
+    ClassicVirtio,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Denied::UnknownRequester => "the hypervisor knows no guest of the channel's name: see channel.guest",
+            Denied::NoClassic => "the guest is in no group with classic = true",
+            Denied::NotTogether => "no group has both guests, or there is no such guest",
+            Denied::Action => "the group's actions do not have this one",
+            Denied::Itself => "a guest may not change its own power without allow_self = true",
+            Denied::ClassicVirtio => {
+                "a virtio port cannot be flushed, so old bytes could fence: power over the classic wire needs \
+                 wire.classic_virtio = true there"
+            }
+        })
+    }
+}
+
+/// The groups, and who is in them as far as the hypervisor knows these guests.
+#[derive(Debug)]
+pub struct Policy {
+    groups: Vec<(Group, HashSet<Uuid>)>,
+    /// The groups of each guest that may use the classic wire, by their place in `groups`.
+    of: HashMap<Uuid, Vec<usize>>,
+    classic_virtio: bool,
+}
+
+impl Policy {
+    /// From a checked configuration. Of its members, those are known that it names by UUID.
+    pub fn new(groups: Vec<Group>, classic_virtio: bool) -> Policy {
+        let groups = groups.into_iter().map(|group| (group, HashSet::new())).collect();
+        let mut policy = Policy { groups, of: HashMap::new(), classic_virtio };
+        policy.bind(&Roster::default());
+        policy
+    }
+
+    /// Takes over who is who. To be called when a name of the configuration was bound to a guest.
+    pub fn bind(&mut self, roster: &Roster) {
+        self.of.clear();
+        for (at, (group, bound)) in self.groups.iter_mut().enumerate() {
+            *bound = group.members.iter().filter_map(|member| roster.member(member)).collect();
+            for guest in bound.iter().filter(|_| group.classic) {
+                self.of.entry(*guest).or_default().push(at);
+            }
+        }
+    }
+
+    /// May `requester`, by a channel of that type over the classic wire, do this to `target`?
+    pub fn power(
+        &self,
+        requester: Uuid,
+        port: PortType,
+        action: PowerAction,
+        target: Option<Uuid>,
+    ) -> Result<Allowed, Denied> {
+        if port == PortType::Virtio && !self.classic_virtio {
+            return Err(Denied::ClassicVirtio);
+        }
+        let target = target.ok_or(Denied::NotTogether)?;
+        let granting = self.granting(requester, target, Some(action))?;
+        let granting = granting.filter(|group| requester != target || group.allow_self);
+        let budget_per_minute = granting.map(|group| group.budget_per_minute).max().ok_or(Denied::Itself)?;
+        Ok(Allowed { requester, target, action, budget_per_minute })
+    }
+
+    /// May `requester` ask for the status of `target`?
+    pub fn status(&self, requester: Uuid, target: Option<Uuid>) -> Result<Uuid, Denied> {
+        let target = target.ok_or(Denied::NotTogether)?;
+        let _granting = self.granting(requester, target, None)?;
+        Ok(target)
+    }
+
+    /// May `requester` ask whether anybody is there, and whom it may fence?
+    pub fn greet(&self, requester: Uuid) -> Result<(), Denied> {
+        self.of.get(&requester).map(|_| ()).ok_or(Denied::NoClassic)
+    }
+
+    /// Whether `target` belongs on the list of whom `requester` may fence.
+    pub fn lists(&self, requester: Uuid, target: Uuid) -> bool {
+        self.together(requester, target).any(|group| {
+            let fences = group.actions.has(Some(PowerAction::Off)) || group.actions.has(Some(PowerAction::Reboot));
+            fences && (target != requester || group.allow_self)
+        })
+    }
+
+    /// Every guest that the groups name.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.groups.iter().flat_map(|(group, _)| &group.members)
+    }
+
+    /// The groups, one at least, that let `requester` do that to `target`, itself included.
+    fn granting(
+        &self,
+        requester: Uuid,
+        target: Uuid,
+        action: Option<PowerAction>,
+    ) -> Result<impl Iterator<Item = &Group>, Denied> {
+        self.greet(requester)?;
+        self.together(requester, target).next().ok_or(Denied::NotTogether)?;
+        let granting = || self.together(requester, target).filter(move |group| group.actions.has(action));
+        granting().next().ok_or(Denied::Action)?;
+        Ok(granting())
+    }
+
+    /// The groups that have both, and in which `requester` may use the classic wire.
+    fn together(&self, requester: Uuid, target: Uuid) -> impl Iterator<Item = &Group> {
+        let of = self.of.get(&requester).into_iter().flatten().filter_map(|at| self.groups.get(*at));
+        of.filter(move |(_, bound)| bound.contains(&target)).map(|(group, _)| group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Uuid = Uuid::from_bytes([0xa; 16]);
+    const B: Uuid = Uuid::from_bytes([0xb; 16]);
+    const C: Uuid = Uuid::from_bytes([0xc; 16]);
+    const OFF: PowerAction = PowerAction::Off;
+
+    fn group(members: &[Uuid]) -> Group {
+        Group {
+            name: "g".to_owned(),
+            members: members.iter().copied().map(Member::Uuid).collect(),
+            actions: Actions::ALL,
+            allow_self: false,
+            budget_per_minute: 30,
+            classic: true,
+        }
+    }
+
+    fn ask(groups: Vec<Group>, action: PowerAction, target: Uuid) -> Result<Uuid, Denied> {
+        let policy = Policy::new(groups, false);
+        policy.power(A, PortType::Serial, action, Some(target)).map(|allowed| allowed.target())
+    }
+
+    #[test]
+    fn members_of_one_group_may_and_nobody_else() {
+        assert_eq!(ask(vec![group(&[A, B])], OFF, B), Ok(B));
+        assert_eq!(ask(vec![group(&[A, B]), group(&[B, C])], OFF, C), Err(Denied::NotTogether));
+        assert_eq!(ask(vec![group(&[B, C])], OFF, B), Err(Denied::NoClassic));
+        assert_eq!(ask(vec![], OFF, B), Err(Denied::NoClassic));
+    }
+
+    #[test]
+    fn a_group_is_narrowed_by_its_actions_and_another_one_may_widen_it() {
+        let mut narrow = group(&[A, B]);
+        narrow.actions = Actions::NONE;
+        assert!(narrow.actions.add("reboot") && !narrow.actions.add("Off"));
+        assert_eq!(ask(vec![narrow.clone()], OFF, B), Err(Denied::Action));
+        assert_eq!(ask(vec![narrow.clone()], PowerAction::Reboot, B), Ok(B));
+        assert_eq!(ask(vec![narrow, group(&[A, B])], OFF, B), Ok(B));
+    }
+
+    #[test]
+    fn a_guest_fences_itself_only_with_allow_self() {
+        let mut own = group(&[A, B]);
+        assert_eq!(ask(vec![own.clone()], OFF, A), Err(Denied::Itself));
+        own.allow_self = true;
+        assert_eq!(ask(vec![own], OFF, A), Ok(A));
+    }
+
+    #[test]
+    fn without_classic_nothing_is_asked_over_the_classic_wire() {
+        let mut off = group(&[A, B]);
+        off.classic = false;
+        assert_eq!(ask(vec![off.clone()], OFF, B), Err(Denied::NoClassic));
+        assert!(!Policy::new(vec![off], true).lists(A, B));
+    }
+
+    #[test]
+    fn on_a_virtio_port_power_needs_the_operators_word() {
+        for (word, expected) in [(false, Some(Denied::ClassicVirtio)), (true, None)] {
+            let policy = Policy::new(vec![group(&[A, B])], word);
+            let asked = policy.power(A, PortType::Virtio, OFF, Some(B));
+            assert_eq!(asked.err(), expected);
+            assert_eq!(policy.status(A, Some(B)), Ok(B));
+        }
+    }
+
+    #[test]
+    fn a_list_shows_only_whom_one_may_fence() {
+        let policy = Policy::new(vec![group(&[A, B])], false);
+        let shown = |target| policy.lists(A, target);
+        assert_eq!([shown(A), shown(B), shown(C)], [false, true, false]);
+    }
+}

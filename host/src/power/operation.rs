@@ -1,0 +1,258 @@
+//! One power action, from the first look to the confirmation. Blocks; runs in a worker.
+//!
+//! ```text
+//! off, reboot:  look ─▶ end its migration ─▶ destroy ─▶ look until off ─▶ remove the saved image ─▶ (start)
+//! on:           look ─▶ start ─▶ look
+//! ```
+//!
+//! What a call returns is never taken for what happened: only a later look is. A destroy is called once for a request,
+//! and only just after a look that the hypervisor answered at once: a call handed to it cannot be taken back, and one
+//! that lies in the queue of a stopped libvirtd happens when that wakes.
+
+use super::Order;
+use super::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting, State};
+use crate::clock;
+use crate::journal::{Journal, NotRecorded};
+use fencewire_core::{ConfirmedOff, Failure, Millis, Observation, Outcome, Permit, Power, PowerAction, Restart};
+use std::thread;
+use std::time::Duration;
+
+/// A destroy is called only after a look that was answered within this time.
+const PROMPT: Millis = Millis(200);
+
+/// How long a guest may take to be off after its destroy.
+const CONFIRM: Millis = Millis(5_000);
+
+/// Between two looks: at first, and at most.
+const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// What was seen of an action that ended, for any request that asked for it: each has to prove its own outcome by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// The target was seen off, and for a reboot, then this.
+    Off(Observation, Option<Restart>),
+    /// The target was seen on by a look that began then; and whether it had been off and was started for that.
+    On(Millis, Started),
+    /// Not done, or not known to be done.
+    Failed(Failure),
+}
+
+/// Whether a guest that is on was started for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    /// It was off.
+    Now,
+    /// It ran already, and was left alone.
+    Before,
+}
+
+impl Seen {
+    /// Whether the guest is not the one any more that it was.
+    pub const fn was_reset(self) -> bool {
+        matches!(self, Seen::Off(..) | Seen::On(_, Started::Now))
+    }
+
+    /// What this means for a request. None: it was seen before the request came, and proves nothing for it.
+    pub fn outcome(self, permit: &Permit, received: Millis) -> Option<Outcome> {
+        match self {
+            Seen::Failed(failure) => Some(Outcome::Failed(failure)),
+            Seen::On(at, _) => (at >= received).then_some(Outcome::On),
+            Seen::Off(observation, restart) => {
+                let off: ConfirmedOff = permit.confirm_off(observation)?;
+                Some(restart.map_or(Outcome::Off(off), |restart| Outcome::Rebooted(off, restart)))
+            }
+        }
+    }
+}
+
+/// Carries out `order`, before `deadline`.
+pub fn run(hypervisor: &dyn Hypervisor, order: &Order, journal: &Journal, deadline: Millis) -> Seen {
+    let run = Run { hypervisor, order, journal, deadline: deadline.min(order.permit.deadline()) };
+    let seen = match order.action() {
+        PowerAction::Off => run.off().map(|off| Seen::Off(off, None)),
+        PowerAction::Reboot => run.reboot(),
+        PowerAction::On => run.on(),
+    };
+    seen.unwrap_or_else(Seen::Failed)
+}
+
+struct Run<'a> {
+    hypervisor: &'a dyn Hypervisor,
+    order: &'a Order,
+    journal: &'a Journal,
+    deadline: Millis,
+}
+
+impl Run<'_> {
+    fn reboot(&self) -> Result<Seen, Failure> {
+        let off = self.off()?;
+        let why = self.hypervisor.start(self.order).err().map(|why| why.to_string());
+        let restart = match self.hypervisor.look(self.order.target()) {
+            Ok(Sighting { state: State::Running, .. }) => Restart::Started,
+            _ => {
+                tracing::warn!(guest = %self.order.target(), why, "fenced, but it does not run after it was started");
+                Restart::NotStarted
+            }
+        };
+        Ok(Seen::Off(off, Some(restart)))
+    }
+
+    fn off(&self) -> Result<Observation, Failure> {
+        self.requester_is_not_off()?;
+        let (asked, mut before) = self.look_promptly()?;
+        if before.job {
+            before = self.end_job()?;
+        }
+        if before.state == State::OffMigrated {
+            return Err(Failure::Elsewhere);
+        }
+        self.journal.begin(self.order).map_err(|NotRecorded| Failure::NotRecorded)?;
+        let (off, saved) = match before.state {
+            State::Off => (Observation { power: Power::Off, asked }, before.saved),
+            _ => self.destroy(&before)?,
+        };
+        let off = if saved { self.remove_saved(&before)? } else { off };
+        self.journal.seen_off(self.order, off.asked);
+        Ok(off)
+    }
+
+    fn destroy(&self, before: &Sighting) -> Result<(Observation, bool), Failure> {
+        if self.order.permit.resumed() {
+            // It was destroyed once already for this request, and may have been started since.
+            return Err(Failure::Unconfirmed);
+        }
+        let destroyed = self.hypervisor.destroy(self.order);
+        if let Err(why) = &destroyed {
+            tracing::warn!(guest = %self.order.target(), %why, "the hypervisor says that it did not destroy it");
+        }
+        self.confirm(before)
+    }
+
+    /// Looks until the target is off, and says whether a saved image of it is left. A look is proof only if nothing
+    /// could have moved the guest elsewhere meanwhile.
+    fn confirm(&self, before: &Sighting) -> Result<(Observation, bool), Failure> {
+        let until = clock::now().plus(CONFIRM).min(self.deadline);
+        poll(until, || {
+            let asked = clock::now();
+            let off = Observation { power: Power::Off, asked };
+            match self.hypervisor.look(self.order.target()) {
+                Ok(Sighting { job: true, .. } | Sighting { state: State::OffMigrated, .. }) => {
+                    Some(Err(Failure::Elsewhere))
+                }
+                Ok(Sighting { state: State::Off, saved, .. }) => Some(Ok((off, saved))),
+                Ok(_) => None,
+                // A transient guest that was seen here goes when it is off.
+                Err(HypervisorError::NoSuchGuest) if !before.persistent => Some(Ok((off, false))),
+                Err(why) => {
+                    tracing::warn!(guest = %self.order.target(), %why, "cannot see whether it is off");
+                    matches!(why, HypervisorError::NoSuchGuest).then_some(Err(Failure::Unconfirmed))
+                }
+            }
+        })
+        .unwrap_or(Err(Failure::Unconfirmed))
+    }
+
+    /// A saved image is the old guest waiting to go on. Somebody may have let it, so the guest has to be seen off again.
+    fn remove_saved(&self, before: &Sighting) -> Result<Observation, Failure> {
+        let why = self.hypervisor.remove_saved(self.order).err().map(|why| why.to_string());
+        match self.confirm(before)? {
+            (off, false) => Ok(off),
+            (_, true) => {
+                tracing::warn!(guest = %self.order.target(), why, "its saved image could not be removed");
+                Err(Failure::Unconfirmed)
+            }
+        }
+    }
+
+    fn on(&self) -> Result<Seen, Failure> {
+        self.requester_is_not_off()?;
+        let (asked, before) = self.look_promptly()?;
+        match before.state {
+            State::Running | State::Paused => return Ok(Seen::On(asked, Started::Before)),
+            State::OffMigrated => return Err(Failure::Elsewhere),
+            State::Off | State::Crashed | State::NoState => {}
+        }
+        self.journal.begin(self.order).map_err(|NotRecorded| Failure::NotRecorded)?;
+        let started = self.hypervisor.start(self.order);
+        let asked = clock::now();
+        if let Ok(Sighting { state: State::Running, .. }) = self.hypervisor.look(self.order.target()) {
+            return Ok(Seen::On(asked, Started::Now));
+        }
+        let why = started.err().map(|why| why.to_string());
+        tracing::warn!(guest = %self.order.target(), why, "it does not run after it was started");
+        Err(Failure::NotStarted)
+    }
+
+    /// Looks until the hypervisor answers at once: then it will act at once, too. Gives the time of asking as well.
+    fn look_promptly(&self) -> Result<(Millis, Sighting), Failure> {
+        loop {
+            let asked = clock::now();
+            if asked >= self.deadline {
+                return Err(Failure::Expired);
+            }
+            let seen = self.hypervisor.look(self.order.target()).map_err(|why| failure(&why))?;
+            // The name was looked up a while ago; the guest may have been renamed, and another may bear its name.
+            if self.order.by_name.as_ref().is_some_and(|name| *name != seen.name) {
+                return Err(Failure::NotFound);
+            }
+            let now = clock::now();
+            if now.since(asked) <= PROMPT && now < self.deadline {
+                return Ok((asked, seen));
+            }
+            tracing::warn!(guest = %self.order.target(), ms = now.since(asked).0, "the hypervisor answers slowly");
+        }
+    }
+
+    /// Bytes of a guest that is off are old bytes: nobody asks.
+    fn requester_is_not_off(&self) -> Result<(), Failure> {
+        if self.order.requester() == self.order.target() {
+            return Ok(());
+        }
+        match self.hypervisor.state(self.order.requester()) {
+            Ok(Guest { state: State::Off | State::OffMigrated, .. }) | Err(HypervisorError::NoSuchGuest) => {
+                Err(Failure::RequesterFenced)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn end_job(&self) -> Result<Sighting, Failure> {
+        if let Err(why) = self.hypervisor.abort_job(self.order) {
+            tracing::warn!(guest = %self.order.target(), %why, "its migration could not be aborted");
+        }
+        let until = clock::now().plus(CONFIRM).min(self.deadline);
+        poll(until, || match self.hypervisor.look(self.order.target()) {
+            Ok(Sighting { job: true, .. }) => None,
+            Ok(seen) => Some(Ok(seen)),
+            Err(why) => Some(Err(failure(&why))),
+        })
+        .unwrap_or(Err(Failure::Elsewhere))
+    }
+}
+
+/// Asks `what` again and again until it says something or time is up.
+fn poll<T>(until: Millis, mut what: impl FnMut() -> Option<T>) -> Option<T> {
+    let mut pause = PAUSE;
+    loop {
+        if let Some(found) = what() {
+            return Some(found);
+        }
+        if clock::now() >= until {
+            return None;
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// What it means that a guest could not be looked at before anything was done.
+fn failure(why: &HypervisorError) -> Failure {
+    match why {
+        HypervisorError::NoSuchGuest => Failure::NotFound,
+        HypervisorError::Unreachable(_) | HypervisorError::Failed(_) => Failure::Unreachable,
+    }
+}
+
+#[cfg(test)]
+mod tests;

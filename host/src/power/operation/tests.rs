@@ -1,0 +1,323 @@
+use super::*;
+use crate::power::orders::{guest, order, resumed_order};
+use fencewire_core::Uuid;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use tempfile::TempDir;
+
+const A: Uuid = guest(0xa);
+const TARGET: Uuid = guest(0xf);
+
+type Looked = Result<Sighting, HypervisorError>;
+
+/// A hypervisor that shows what it is told to show, look by look; the last look stays.
+struct Stub {
+    looks: Mutex<VecDeque<Looked>>,
+    requester: Result<State, HypervisorError>,
+    destroys: Result<(), HypervisorError>,
+    journal: PathBuf,
+    log: Mutex<Vec<String>>,
+}
+
+impl Stub {
+    fn call(&self, what: &str) {
+        self.log.lock().unwrap().push(what.to_owned());
+    }
+
+    /// What the journal has of requests at this moment.
+    fn journaled(&self) -> usize {
+        let files = std::fs::read_dir(&self.journal).unwrap().map(|file| file.unwrap().file_name());
+        files.filter(|name| !name.to_string_lossy().starts_with('.')).count()
+    }
+}
+
+impl Hypervisor for Stub {
+    fn is_alive(&self) -> bool {
+        true
+    }
+
+    fn guests(&self) -> Result<Vec<Guest>, HypervisorError> {
+        unreachable!("nobody is listed in a power action")
+    }
+
+    fn state(&self, guest: Uuid) -> Result<Guest, HypervisorError> {
+        self.requester.clone().map(|state| Guest { uuid: guest, name: "a".to_owned(), state })
+    }
+
+    fn look(&self, _guest: Uuid) -> Looked {
+        let mut looks = self.looks.lock().unwrap();
+        let look = looks.pop_front().expect("a look");
+        if looks.is_empty() {
+            looks.push_back(look.clone());
+        }
+        look
+    }
+
+    fn destroy(&self, _order: &Order) -> Result<(), HypervisorError> {
+        assert_eq!(self.journaled(), 1, "it is in the journal before it is destroyed");
+        self.call("destroy");
+        self.destroys.clone()
+    }
+
+    fn start(&self, _order: &Order) -> Result<(), HypervisorError> {
+        assert_eq!(self.journaled(), 1, "it is in the journal before it is started");
+        self.call("start");
+        Ok(())
+    }
+
+    fn abort_job(&self, _order: &Order) -> Result<(), HypervisorError> {
+        self.call("abort");
+        Ok(())
+    }
+
+    fn remove_saved(&self, _order: &Order) -> Result<(), HypervisorError> {
+        self.call("remove");
+        Ok(())
+    }
+}
+
+/// A case: who asks for what of a hypervisor that shows what.
+struct Case {
+    stub: Stub,
+    order: RefCell<Option<Order>>,
+    deadline: Millis,
+    folder: TempDir,
+}
+
+impl Case {
+    fn new(action: PowerAction, looks: impl IntoIterator<Item = Looked>) -> Case {
+        let folder = tempfile::tempdir().unwrap();
+        let stub = Stub {
+            looks: Mutex::new(looks.into_iter().collect()),
+            requester: Ok(State::Running),
+            destroys: Ok(()),
+            journal: folder.path().to_owned(),
+            log: Mutex::default(),
+        };
+        let order = order(A, action, TARGET, clock::now());
+        // What is never confirmed is over soon.
+        Case { stub, order: RefCell::new(Some(order)), deadline: clock::now().plus(Millis(400)), folder }
+    }
+
+    /// What was seen, and what was called for that.
+    fn run(self) -> (Seen, Vec<String>) {
+        let (journal, _) = Journal::open(self.folder.path(), clock::now()).unwrap();
+        let order = self.order.take().unwrap();
+        let seen = run(&self.stub, &order, &journal, self.deadline);
+        (seen, self.stub.log.into_inner().unwrap())
+    }
+}
+
+fn sighting(state: State) -> Sighting {
+    Sighting { name: "target".to_owned(), state, job: false, saved: false, persistent: true }
+}
+
+fn running() -> Looked {
+    Ok(sighting(State::Running))
+}
+
+fn off() -> Looked {
+    Ok(sighting(State::Off))
+}
+
+fn migrating() -> Looked {
+    Ok(Sighting { job: true, ..sighting(State::Paused) })
+}
+
+fn saved() -> Looked {
+    Ok(Sighting { saved: true, ..sighting(State::Off) })
+}
+
+fn transient() -> Looked {
+    Ok(Sighting { persistent: false, ..sighting(State::Running) })
+}
+
+fn gone() -> Looked {
+    Err(HypervisorError::NoSuchGuest)
+}
+
+fn unreadable() -> Looked {
+    Err(HypervisorError::Failed("cannot be read".to_owned()))
+}
+
+fn broken() -> Looked {
+    Err(HypervisorError::Unreachable("broken".to_owned()))
+}
+
+const OFF: PowerAction = PowerAction::Off;
+const REBOOT: PowerAction = PowerAction::Reboot;
+const ON: PowerAction = PowerAction::On;
+
+#[test]
+fn off_and_reboot_by_what_is_seen() {
+    use Failure::{Elsewhere, NotFound, Unconfirmed, Unreachable};
+    let fenced: [(PowerAction, Vec<Looked>, &[&str]); 10] = [
+        (OFF, vec![running(), off()], &["destroy"]),
+        (OFF, vec![running(), running(), running(), off()], &["destroy"]),
+        (OFF, vec![running(), broken(), unreadable(), off()], &["destroy"]),
+        (OFF, vec![off()], &[]),
+        (OFF, vec![saved(), off()], &["remove"]),
+        (OFF, vec![running(), saved(), off()], &["destroy", "remove"]),
+        (OFF, vec![migrating(), migrating(), running(), off()], &["abort", "destroy"]),
+        (OFF, vec![transient(), gone()], &["destroy"]),
+        (REBOOT, vec![running(), off(), running()], &["destroy", "start"]),
+        (REBOOT, vec![transient(), gone()], &["destroy", "start"]),
+    ];
+    for (number, (action, looks, calls)) in fenced.into_iter().enumerate() {
+        let (seen, called) = Case::new(action, looks).run();
+        assert!(matches!(seen, Seen::Off(..)), "{number}: {seen:?}");
+        assert_eq!(called, calls, "{number}");
+    }
+    let not: [(Vec<Looked>, Failure, &[&str]); 13] = [
+        (vec![running()], Unconfirmed, &["destroy"]),
+        (vec![running(), unreadable()], Unconfirmed, &["destroy"]),
+        (vec![running(), broken()], Unconfirmed, &["destroy"]),
+        (vec![running(), gone()], Unconfirmed, &["destroy"]),
+        (vec![running(), Ok(sighting(State::Crashed))], Unconfirmed, &["destroy"]),
+        (vec![running(), Ok(sighting(State::OffMigrated))], Elsewhere, &["destroy"]),
+        (vec![running(), migrating()], Elsewhere, &["destroy"]),
+        (vec![migrating()], Elsewhere, &["abort"]),
+        (vec![migrating(), Ok(sighting(State::OffMigrated))], Elsewhere, &["abort"]),
+        (vec![saved()], Unconfirmed, &["remove"]),
+        (vec![saved(), running()], Unconfirmed, &["remove"]),
+        (vec![gone()], NotFound, &[]),
+        (vec![unreadable()], Unreachable, &[]),
+    ];
+    thread::scope(|scope| {
+        for (number, (looks, failure, calls)) in not.iter().enumerate() {
+            for action in [OFF, REBOOT] {
+                scope.spawn(move || {
+                    let (seen, called) = Case::new(action, looks.clone()).run();
+                    assert_eq!(seen, Seen::Failed(*failure), "{number}");
+                    assert_eq!(called, *calls, "{number}");
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn on_by_what_is_seen() {
+    let cases: [(Vec<Looked>, Result<Started, Failure>, &[&str]); 6] = [
+        (vec![running()], Ok(Started::Before), &[]),
+        (vec![Ok(sighting(State::Paused))], Ok(Started::Before), &[]),
+        (vec![off(), running()], Ok(Started::Now), &["start"]),
+        (vec![off()], Err(Failure::NotStarted), &["start"]),
+        (vec![Ok(sighting(State::OffMigrated))], Err(Failure::Elsewhere), &[]),
+        (vec![unreadable()], Err(Failure::Unreachable), &[]),
+    ];
+    for (number, (looks, expected, calls)) in cases.into_iter().enumerate() {
+        let (seen, called) = Case::new(ON, looks).run();
+        let as_expected = match expected {
+            Ok(started) => matches!(seen, Seen::On(_, is) if is == started),
+            Err(failure) => seen == Seen::Failed(failure),
+        };
+        assert!(as_expected, "{number}: {seen:?}");
+        assert_eq!(called, calls, "{number}");
+    }
+}
+
+#[test]
+fn a_reboot_has_started_what_is_seen_to_run() {
+    for (looks, expected) in
+        [([running(), off(), running()], Restart::Started), ([running(), off(), off()], Restart::NotStarted)]
+    {
+        let (seen, _) = Case::new(REBOOT, looks).run();
+        assert!(matches!(seen, Seen::Off(_, Some(restart)) if restart == expected), "{seen:?}");
+    }
+}
+
+#[test]
+fn whoever_is_off_is_not_obeyed() {
+    for (requester, is_obeyed) in [
+        (Ok(State::Off), false),
+        (Ok(State::OffMigrated), false),
+        (Err(HypervisorError::NoSuchGuest), false),
+        (Ok(State::Paused), true),
+        (Err(HypervisorError::Failed(String::new())), true),
+    ] {
+        for action in [OFF, REBOOT, ON] {
+            let mut case = Case::new(action, [off(), running()]);
+            case.stub.requester = requester.clone();
+            let refused = case.run().0 == Seen::Failed(Failure::RequesterFenced);
+            assert_eq!(refused, !is_obeyed, "{requester:?}");
+        }
+    }
+    let mut case = Case::new(OFF, [running(), off()]);
+    case.stub.requester = Ok(State::Off);
+    *case.order.borrow_mut() = Some(order(TARGET, OFF, TARGET, clock::now()));
+    assert!(matches!(case.run().0, Seen::Off(..)), "who fences itself is off in the end");
+}
+
+#[test]
+fn nothing_is_begun_once_the_time_is_up() {
+    for action in [OFF, REBOOT, ON] {
+        let mut case = Case::new(action, [running()]);
+        case.deadline = clock::now();
+        assert_eq!(case.run(), (Seen::Failed(Failure::Expired), vec![]));
+        // The order's own time.
+        let case = Case::new(action, [running()]);
+        *case.order.borrow_mut() = Some(order(A, action, TARGET, Millis(0)));
+        assert_eq!(case.run(), (Seen::Failed(Failure::Expired), vec![]));
+    }
+}
+
+#[test]
+fn a_target_that_bears_another_name_by_now_is_left_alone() {
+    for action in [OFF, REBOOT, ON] {
+        let case = Case::new(action, [running()]);
+        case.order.borrow_mut().as_mut().unwrap().by_name = Some("other".to_owned());
+        assert_eq!(case.run(), (Seen::Failed(Failure::NotFound), vec![]));
+    }
+}
+
+#[test]
+fn what_an_earlier_run_began_is_not_destroyed_again() {
+    for (looks, expected) in [(vec![running()], None), (vec![off()], Some(()))] {
+        let case = Case::new(OFF, looks);
+        *case.order.borrow_mut() = Some(resumed_order(A, OFF, TARGET, clock::now()));
+        let (seen, called) = case.run();
+        assert_eq!(matches!(seen, Seen::Off(..)).then_some(()), expected, "{seen:?}");
+        assert_eq!(called, [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn what_cannot_be_written_down_is_not_begun() {
+    for (action, before) in [(OFF, running()), (REBOOT, running()), (ON, off())] {
+        let case = Case::new(action, [before]);
+        let (journal, _) = Journal::open(case.folder.path(), clock::now()).unwrap();
+        case.folder.close().unwrap();
+        let order = case.order.take().unwrap();
+        assert_eq!(run(&case.stub, &order, &journal, case.deadline), Seen::Failed(Failure::NotRecorded));
+        assert_eq!(case.stub.log.into_inner().unwrap(), [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn an_outcome_has_to_be_proved_for_each_request() {
+    let permit = order(A, OFF, TARGET, Millis(100)).permit;
+    let seen =
+        |power, asked| Seen::Off(Observation { power, asked: Millis(asked) }, None).outcome(&permit, Millis(100));
+    assert!(matches!(seen(Power::Off, 100), Some(Outcome::Off(_))));
+    assert_eq!(seen(Power::Off, 99), None, "seen before it came");
+    assert_eq!(seen(Power::Unknown, 100), None);
+    assert_eq!(Seen::On(Millis(99), Started::Before).outcome(&permit, Millis(100)), None);
+    let failed = Seen::Failed(Failure::Unconfirmed);
+    assert_eq!(failed.outcome(&permit, Millis(100)), Some(Outcome::Failed(Failure::Unconfirmed)));
+}
+
+#[test]
+fn only_what_was_put_off_or_started_was_reset() {
+    let observation = Observation { power: Power::Off, asked: Millis(1) };
+    for (seen, was_reset) in [
+        (Seen::Off(observation, None), true),
+        (Seen::On(Millis(1), Started::Now), true),
+        (Seen::On(Millis(1), Started::Before), false),
+        (Seen::Failed(Failure::Unconfirmed), false),
+    ] {
+        assert_eq!(seen.was_reset(), was_reset, "{seen:?}");
+    }
+}
