@@ -1,0 +1,351 @@
+//! The options there are, and what was given: on the command line, or, where that is empty, as `key=value` lines on
+//! standard input. Not here: what the values mean (see `order`).
+
+use crate::system::{Errno, System};
+use crate::text::{cut, is_word, trim};
+use crate::texts::Text;
+use crate::trouble::Trouble;
+
+/// What an option is about. `-n` and `-H`, `action` and `option` are spellings; where a spelling matters it has a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+#[repr(u8)]
+pub(crate) enum Key {
+    Plug,
+    Port,
+    Domain,
+    Device,
+    LineParams,
+    Timeout,
+    Delay,
+    Wire,
+    IpPort,
+    Auth,
+    Hash,
+    Secret,
+    ChannelAddress,
+    IpAddress,
+    Vsock,
+    // Up to here an empty value is none.
+    Debug,
+    Action,
+    MulticastAddress,
+    IpFamily,
+    Interface,
+    Retransmit,
+    UseUuid,
+    Version,
+    Help,
+}
+
+const KEYS: usize = Key::Help as usize + 1;
+
+/// What an option's value is, in the metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// On the command line it has none.
+    Flag,
+    Text,
+    Seconds,
+}
+
+/// One spelling of an option.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    pub(crate) key: Key,
+    /// On the command line; 0: only on standard input.
+    pub(crate) letter: u8,
+    pub(crate) content: Content,
+}
+
+macro_rules! options {
+    ($($key:ident $letter:literal $content:ident $text:literal)*) => {
+        const OPTIONS: &[Known] =
+            &[$(Known { key: Key::$key, letter: $letter, content: Content::$content },)*];
+
+        /// In the same order. The name on standard input, where there is one; and after a colon what help and metadata
+        /// say, if they speak of it.
+        const TEXTS: &str = concat!($($text, "\0",)*);
+    };
+}
+
+// Every option of fence_virt and fence_xvm under its letter and key, and `wire`, which is ours.
+options! {
+    Action b'o' Text "action:off, on, reboot (default), status, monitor, list, list-status, metadata or validate-all"
+    Plug b'n' Text "plug:Name or UUID of the guest to fence"
+    Port b'H' Text "port:The same (deprecated; use plug)"
+    Domain 0 Text "domain:The same (deprecated; use plug)"
+    Device b'D' Text "serial_device:A serial port, a virtio port or a unix socket (default: the virtio port org.fencewire.fence.0)"
+    LineParams b'P' Text "serial_params:For a serial port (default: 115200,8N1)"
+    Timeout b't' Seconds "timeout:Seconds for an answer (default: 30, or 15 where nothing is switched)"
+    Delay b'w' Seconds "delay:Seconds to wait before anything is switched"
+    Wire b'W' Text "wire:auto (default) or classic (as fence_virt)"
+    Secret b'k' Text "key_file:No effect on this wire"
+    Auth b'C' Text "auth:No effect on this wire"
+    Hash b'c' Text "hash:No effect on this wire"
+    IpPort b'p' Text "ipport:No effect on this wire"
+    Debug b'd' Flag "debug:Say what happens"
+    Version b'V' Flag ":Version"
+    Help b'h' Flag ":Help"
+    Help b'?' Flag ""
+    Action 0 Text "option"
+    ChannelAddress b'A' Text "channel_address"
+    IpAddress b'T' Text "ipaddr"
+    Vsock b'S' Text "vsock"
+    MulticastAddress b'a' Text "multicast_address"
+    IpFamily b'i' Text "ip_family"
+    Interface b'I' Text "interface"
+    Retransmit b'r' Text "retrans"
+    UseUuid b'u' Flag "use_uuid"
+}
+
+/// Takes an option, its name, and what help and metadata say of it; says whether that was the one looked for.
+type Seen<'a> = dyn FnMut(&Known, &'static [u8], &'static [u8]) -> bool + 'a;
+
+/// Shows each option, until `seen` says that this was the one.
+pub(crate) fn find_option(seen: &mut Seen<'_>) -> Option<Key> {
+    let mut rest = TEXTS.as_bytes();
+    for known in OPTIONS {
+        let (text, after) = cut(rest, 0);
+        rest = after.unwrap_or_default();
+        let (name, about) = cut(text, b':');
+        if seen(known, name, about.unwrap_or_default()) {
+            return Some(known.key);
+        }
+    }
+    None
+}
+
+/// An option's name; of one that has none, nothing.
+#[inline(never)]
+pub(crate) fn name(key: Key) -> &'static [u8] {
+    let mut found: &[u8] = b"";
+    find_option(&mut |known, name, _| {
+        found = name;
+        known.key == key
+    });
+    found
+}
+
+/// What the options came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    CommandLine,
+    /// On standard input were no lines but comments.
+    Nothing,
+    /// Lines, all of them `key=value`.
+    Lines,
+    /// Lines, not all of them `key=value`.
+    Garbage,
+}
+
+/// The last value that was given of each option.
+#[derive(Debug)]
+pub(crate) struct Given<'a> {
+    /// One of each key at most.
+    values: heapless::Vec<(Key, &'a [u8]), KEYS>,
+    pub(crate) source: Source,
+}
+
+/// Bytes of standard input, and one more, at most. Pacemaker's are a few hundred.
+pub(crate) const INPUT_MAX: usize = 8192;
+
+/// All of standard input, in `room`.
+pub(crate) fn read_input<'a, S: System>(system: &S, room: &'a mut [u8; INPUT_MAX]) -> Result<&'a [u8], Errno> {
+    let mut have = 0;
+    while let Some(free) = room.get_mut(have..) {
+        if free.is_empty() {
+            return Err(Errno::TOOBIG);
+        }
+        match system.read_input(free) {
+            Ok(0) => break,
+            Ok(read) => have += read as usize,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(room.get(..have).unwrap_or_default())
+}
+
+impl<'a> Given<'a> {
+    pub(crate) const fn new() -> Given<'a> {
+        Given { values: heapless::Vec::new(), source: Source::CommandLine }
+    }
+
+    /// Each option that was given, once, with its last value.
+    pub(crate) fn all(&self) -> &[(Key, &'a [u8])] {
+        &self.values
+    }
+
+    /// The last value, which may be empty; none where the option was not given.
+    #[inline(never)]
+    pub(crate) fn last(&self, key: Key) -> Option<&'a [u8]> {
+        self.values.iter().find(|(given, _)| *given == key).map(|&(_, value)| value)
+    }
+
+    #[inline(never)]
+    fn set(&mut self, key: Key, value: &'a [u8]) {
+        match self.values.iter_mut().find(|(given, _)| *given == key) {
+            Some((_, last)) => *last = value,
+            None => _ = self.values.push((key, value)),
+        }
+    }
+
+    /// From the command line, as getopt reads it: `-o off`, `-ooff`, `-dooff`, `--` at the end. `first` has been taken from `arguments` already.
+    pub(crate) fn read_arguments(
+        &mut self,
+        first: &'a [u8],
+        arguments: &mut dyn FnMut() -> Option<&'a [u8]>,
+    ) -> Result<(), Trouble<'a>> {
+        let mut ended = false;
+        let mut next = Some(first);
+        while let Some(argument) = next {
+            let mut letters = match argument {
+                [b'-', letters @ ..] if !ended && !letters.is_empty() => letters,
+                _ => return Err(Trouble::about(Text::Operand, argument)),
+            };
+            if letters == b"-" {
+                ended = true;
+                letters = b"";
+            }
+            while let [letter, after @ ..] = letters {
+                letters = after;
+                let Some(known) = OPTIONS.iter().find(|known| known.letter == *letter && *letter != 0) else {
+                    return Err(Trouble::about(Text::NoOption, core::slice::from_ref(letter)));
+                };
+                let mut value: &[u8] = b"";
+                if known.content != Content::Flag {
+                    value = match core::mem::take(&mut letters) {
+                        [] => arguments().ok_or(Trouble::about(Text::NoValue, core::slice::from_ref(letter)))?,
+                        attached => attached,
+                    };
+                }
+                self.set(known.key, value);
+            }
+            next = arguments();
+        }
+        Ok(())
+    }
+
+    /// From `key=value` lines in any order. Comments and unknown keys are ignored; so is a line that is no
+    /// `key=value`, but it is noted.
+    pub(crate) fn read_lines(&mut self, input: &'a [u8]) {
+        self.source = Source::Nothing;
+        let mut rest = Some(input);
+        while let Some(text) = rest {
+            let (line, after) = cut(text, b'\n');
+            rest = after;
+            let (name, value) = cut(trim(line), b'=');
+            let name = trim(name);
+            match value {
+                _ if name.starts_with(b"#") => {}
+                None if name.is_empty() => {}
+                None => self.source = Source::Garbage,
+                Some(value) => {
+                    if self.source == Source::Nothing {
+                        self.source = Source::Lines;
+                    }
+                    let key = find_option(&mut |_, known, _| !known.is_empty() && is_word(name, known));
+                    if let Some(key) = key {
+                        self.set(key, trim(value));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stand_in::StandIn;
+
+    fn arguments<'a>(list: &[&'a str]) -> Result<Given<'a>, Trouble<'a>> {
+        let mut given = Given::new();
+        let mut rest = list.iter().map(|argument| argument.as_bytes());
+        given.read_arguments(rest.next().unwrap(), &mut || rest.next())?;
+        Ok(given)
+    }
+
+    fn lines(input: &[u8]) -> Given<'_> {
+        let mut given = Given::new();
+        given.read_lines(input);
+        given
+    }
+
+    #[test]
+    fn letters_and_values_together_and_apart() {
+        for list in [
+            &["-o", "status", "-n", "vm2", "-d", "-d"][..],
+            &["-ostatus", "-nvm2", "-dd"],
+            &["-ddostatus", "-nvm2", "--"],
+            &["-o", "off", "-ddnvm2", "-ostatus"],
+        ] {
+            let given = arguments(list).unwrap();
+            assert_eq!(given.last(Key::Action), Some(&b"status"[..]), "{list:?}");
+            assert_eq!(given.last(Key::Plug), Some(&b"vm2"[..]), "{list:?}");
+            assert!(given.last(Key::Debug).is_some() && given.source == Source::CommandLine, "{list:?}");
+        }
+        assert_eq!(arguments(&["-n", "-o"]).unwrap().last(Key::Plug), Some(&b"-o"[..]));
+        assert!(arguments(&["-?"]).unwrap().last(Key::Help).is_some());
+        assert!(arguments(&["-V"]).unwrap().last(Key::Version).is_some());
+    }
+
+    #[test]
+    fn arguments_that_are_none() {
+        for (list, trouble) in [
+            (&["-x"][..], Trouble::about(Text::NoOption, b"x")),
+            (&["-dx"], Trouble::about(Text::NoOption, b"x")),
+            (&["-o"], Trouble::about(Text::NoValue, b"o")),
+            (&["-do"], Trouble::about(Text::NoValue, b"o")),
+            (&["status"], Trouble::about(Text::Operand, b"status")),
+            (&["-"], Trouble::about(Text::Operand, b"-")),
+            (&[""], Trouble::about(Text::Operand, b"")),
+            (&["-d", "--", "vm2"], Trouble::about(Text::Operand, b"vm2")),
+            (&["--plug", "vm2"], Trouble::about(Text::NoOption, b"-")),
+            (&["-\0"], Trouble::about(Text::NoOption, b"\0")),
+        ] {
+            assert_eq!(arguments(list).unwrap_err(), trouble, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn lines_in_any_order_and_shape() {
+        let given = lines(
+            b"# a comment=1\n\nnodename=node2\r\n port = vm 2 \nunknown=x\nPLUG=a=b\noption=off\naction=Status\nserial_device=/dev/x",
+        );
+        assert_eq!(given.last(Key::Port), Some(&b"vm 2"[..]));
+        assert_eq!(given.last(Key::Plug), Some(&b"a=b"[..]));
+        assert_eq!(given.last(Key::Action), Some(&b"Status"[..]));
+        assert_eq!(given.last(Key::Device), Some(&b"/dev/x"[..]));
+        assert_eq!(given.source, Source::Lines);
+        assert_eq!(given.last(Key::Timeout), None);
+    }
+
+    #[test]
+    fn the_last_value_wins() {
+        let given = lines(b"plug=a\nplug=b\naction=off\naction=\n");
+        assert_eq!(given.last(Key::Plug), Some(&b"b"[..]));
+        assert_eq!(given.last(Key::Action), Some(&b""[..]));
+    }
+
+    #[test]
+    fn garbage_gives_nothing_and_is_noted() {
+        let given = lines(b"\x7fELF\x02\x01\n\0\0\0=\0\nhello\n=\n==\nversion=1\nhelp=1");
+        assert_eq!(given.source, Source::Garbage);
+        assert!(given.values.is_empty());
+        assert_eq!(lines(b"hello\nplug=vm2").last(Key::Plug), Some(&b"vm2"[..]));
+        for nothing in [&b""[..], b"\n\n", b" \r\n# comment", b"  # a=b"] {
+            assert_eq!(lines(nothing).source, Source::Nothing);
+        }
+    }
+
+    #[test]
+    fn input_that_cannot_be_read() {
+        let mut room = [0; INPUT_MAX];
+        let mut read = |system: StandIn| read_input(&system, &mut room).map(<[u8]>::len);
+        assert_eq!(read(StandIn::new().with_input(b"a=b\nc=d")), Ok(7));
+        assert_eq!(read(StandIn::new().with_input(&[b'x'; INPUT_MAX - 1])), Ok(INPUT_MAX - 1));
+        assert_eq!(read(StandIn::new().with_input(&[b'x'; INPUT_MAX])), Err(Errno::TOOBIG));
+        assert_eq!(read(StandIn::new().with_input_error(Errno(9))), Err(Errno(9)));
+        assert_eq!(read(StandIn::new().with_input_error(Errno::TIMEDOUT)), Err(Errno::TIMEDOUT));
+    }
+}
