@@ -1,0 +1,27 @@
+//! Ours with theirs, ours beside theirs, and ours with ours: Debian's `fence_virt` and `fence_virtd` 4.12.1, our agent
+//! and our bridge.
+//!
+//! | module | at the guest's end | at the host's end |
+//! |---|---|---|
+//! | `their_client` | `fence_virt` | our bridge |
+//! | `their_server` | our agent | `fence_virtd` |
+//! | `ours_both` | our agent | our bridge |
+//! | `ours` | bytes | our bridge, where theirs does what it must not |
+//! | `theirs` (a test program of its own) | bytes and `fence_virt` | `fence_virtd`, doing what it must not |
+//!
+//! What `fence_virtd` does and ours must not is a table of rows, "theirs / ours"; each row that can be seen over a
+//! serial channel is a test in `theirs` and one in `ours`. Those that are in neither, or in one only:
+//!
+//! | theirs | why not here |
+//! |---|---|
+//! | after a libvirtd restart it stays up, deaf to new guests | theirs: its bed has no libvirtd. Ours is here |
+//! | with two hypervisor URIs the list comes out scrambled | ours: this version takes one URI, and refuses a second (`bad_input`) |
+//! | an unreadable key: "operating without authentication" | no serial channel has a key; ours refuses the keys of a configuration that are for other wires (`bad_input`) |
+//! | with the cpg backend, a guest on an unreachable host is reported fenced while it runs | ours has no such backend: one bridge speaks for one host |
+
+mod agent;
+mod libvirtd;
+mod ours;
+mod ours_both;
+mod their_client;
+mod their_server;

@@ -1,0 +1,216 @@
+//! Measures Fencewire beside what it replaces, in one run on one machine: the daemons over the same kind of socket with
+//! the same client, the agents as processes against the same bridge. Prints the tables of docs/benchmarks.md.
+//!
+//! Debian's `fence_virtd` searches its memory of the last 10 s at each request, about 9 ns for each that is in it: a long
+//! loop would flatter us. So a round has few requests, and between rounds that memory passes.
+
+use fencewire_tests::daemon::Daemon;
+use fencewire_tests::fence_virt::FenceVirt;
+use fencewire_tests::fence_virtd::FenceVirtd;
+use fencewire_tests::guest_channel::{GuestChannel, OFF, ON, REBOOT, REQUEST_LENGTH, STATUS, fresh_seqno, request};
+use fencewire_tests::libvirt_file::Guest;
+use fencewire_tests::process::{DEADLINE, Finished, Process, ours, program, run, wait_until};
+use std::fs;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 3;
+const STATUSES: usize = 100;
+const POWERS: usize = 20;
+/// Theirs takes a second each.
+const THEIR_REBOOTS: usize = 2;
+const PROCESSES: usize = 100;
+
+/// What `fence_virtd` remembers of requests passes in this time.
+const THEIR_MEMORY: Duration = Duration::from_secs(11);
+
+fn main() {
+    machine();
+    daemons();
+    agents();
+}
+
+fn machine() {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, it)| it);
+    let cores = thread::available_parallelism().map_or(0, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    println!("Machine: {model}, {cores} cores, Linux {}.\n", kernel.trim());
+}
+
+/// Times of one kind of request, to one of two servers.
+#[derive(Default)]
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn ask(&mut self, channel: &mut GuestChannel, action: u8, times: usize) {
+        for _ in 0..times {
+            let frame = request(action, b"target", fresh_seqno());
+            let begun = Instant::now();
+            let code = channel.ask(&frame, DEADLINE);
+            self.0.push(begun.elapsed());
+            assert_eq!(code, 0, "action {action} was not done");
+        }
+    }
+
+    fn at(&mut self, part: f64) -> Duration {
+        self.0.sort();
+        #[expect(clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a place in a short list")]
+        let place = ((self.0.len() - 1) as f64 * part).round() as usize;
+        self.0[place]
+    }
+}
+
+fn daemons() {
+    let guests = || ["asker", "target"].map(Guest::new);
+    let theirs = FenceVirtd::start([Guest::new("asker"), Guest::new("target")]);
+    let mut their_channel = theirs.channel("asker");
+    let mut ours = Daemon::setup().served(guests()).group("all", &["asker", "target"], "").start();
+    let mut our_channel = ours.channel("asker");
+
+    let rows = ["status", "off", "on", "reboot"];
+    let mut times: [(Times, Times); 4] = Default::default();
+    for round in 0..ROUNDS {
+        if round > 0 {
+            thread::sleep(THEIR_MEMORY);
+        }
+        for (channel, is_ours) in [(&mut their_channel, false), (&mut our_channel, true)] {
+            let of = |pair: &mut (Times, Times)| std::mem::take(if is_ours { &mut pair.1 } else { &mut pair.0 });
+            let [mut status, mut off, mut on, mut reboot] = times.each_mut().map(of);
+            status.ask(channel, STATUS, STATUSES);
+            for _ in 0..POWERS {
+                off.ask(channel, OFF, 1);
+                on.ask(channel, ON, 1);
+            }
+            reboot.ask(channel, REBOOT, if is_ours { POWERS } else { THEIR_REBOOTS });
+            for (pair, measured) in times.iter_mut().zip([status, off, on, reboot]) {
+                *(if is_ours { &mut pair.1 } else { &mut pair.0 }) = measured;
+            }
+        }
+    }
+    println!("A request over a unix socket, libvirt's test driver; {ROUNDS} rounds in turn.\n");
+    println!("| request | fence_virtd p50 | p99 | fencewired p50 | p99 | ratio of p50 |");
+    println!("|---|---|---|---|---|---|");
+    for (row, (theirs, ours)) in rows.iter().zip(&mut times) {
+        let (their_p50, our_p50) = (theirs.at(0.5), ours.at(0.5));
+        let ratio = our_p50.as_secs_f64() / their_p50.as_secs_f64();
+        let (their_p99, our_p99) = (theirs.at(0.99), ours.at(0.99));
+        println!(
+            "| {row} | {} | {} | {} | {} | {ratio:.4} |",
+            shown(their_p50),
+            shown(their_p99),
+            shown(our_p50),
+            shown(our_p99)
+        );
+    }
+    println!();
+}
+
+fn shown(time: Duration) -> String {
+    let micros = time.as_secs_f64() * 1e6;
+    if micros < 1_000.0 { format!("{micros:.0} µs") } else { format!("{:.2} ms", micros / 1_000.0) }
+}
+
+/// One of the two agents, and how it is asked for a status.
+struct Agent {
+    name: &'static str,
+    file: std::path::PathBuf,
+    arguments: [&'static str; 4],
+}
+
+fn agents() {
+    let agents = [
+        Agent { name: "fence_virt", file: program("fence_virt"), arguments: ["-o", "status", "-H", "target"] },
+        Agent { name: "fence_wire", file: ours("fence_wire"), arguments: ["-o", "status", "-n", "target"] },
+    ];
+    println!("A status as a process, over a pseudo-terminal to fencewired; {PROCESSES} runs of each in turn.\n");
+    println!("| agent | bytes on disk | its libraries | VmHWM | page faults | system calls | exec to exit p50 | p99 |");
+    println!("|---|---|---|---|---|---|---|---|");
+    let mut times = exec_to_exit(&agents);
+    for (agent, times) in agents.iter().zip(&mut times) {
+        let (size, libraries) = sizes(&agent.file);
+        let (resident, faults) = while_it_waits(agent);
+        let calls = system_calls(agent);
+        let (p50, p99) = (shown(times.at(0.5)), shown(times.at(0.99)));
+        println!("| {} | {size} | {libraries} | {resident} | {faults} | {calls} | {p50} | {p99} |", agent.name);
+    }
+}
+
+impl Agent {
+    fn on(&self, device: &Path) -> Command {
+        let mut command = Command::new(&self.file);
+        command.arg("-D").arg(device).args(self.arguments);
+        command
+    }
+}
+
+fn bridge(folder: &Path) -> (FenceVirt, Daemon) {
+    let port = FenceVirt::new(folder);
+    let daemon = Daemon::setup()
+        .known(["asker", "target"].map(Guest::new))
+        .channel("unix", port.socket_path(), "asker")
+        .group("all", &["asker", "target"], "")
+        .start();
+    port.wait_for_bridge(DEADLINE);
+    let settled = run(Command::new(ours("fence_wire")).arg("-D").arg(port.device()).args(["-o", "monitor"]), DEADLINE);
+    assert_eq!(settled.code, Some(0), "the bridge does not answer: {settled:?}");
+    (port, daemon)
+}
+
+fn exec_to_exit(agents: &[Agent; 2]) -> [Times; 2] {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (port, _daemon) = bridge(folder.path());
+    let mut times: [Times; 2] = Default::default();
+    for _ in 0..PROCESSES {
+        for (agent, times) in agents.iter().zip(&mut times) {
+            let Finished { code, elapsed, stderr, .. } = run(&mut agent.on(port.device()), DEADLINE);
+            assert_eq!(code, Some(0), "{}: {stderr}", agent.name);
+            times.0.push(elapsed);
+        }
+    }
+    times
+}
+
+/// Its own bytes, and those of the libraries that it loads.
+fn sizes(file: &Path) -> (u64, u64) {
+    let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    let listed = run(Command::new(program("ldd")).arg(file), DEADLINE).stdout;
+    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/')).map(|path| size(Path::new(path)));
+    (size(file), libraries.sum())
+}
+
+/// Peak resident memory and page faults of an agent that has asked and waits for the answer.
+fn while_it_waits(agent: &Agent) -> (String, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let port = FenceVirt::new(folder.path());
+    let mut nobody = UnixStream::connect(port.socket_path()).expect("the port's socket");
+    port.wait_for_bridge(DEADLINE);
+    let waiting = Process::start(&mut agent.on(port.device()));
+    nobody.read_exact(&mut [0; REQUEST_LENGTH]).expect("its request");
+    let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", waiting.id())).unwrap_or_default();
+    let resident = wait_until(DEADLINE, "the agent's memory", || {
+        let status = of("status");
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(|text| text.trim().to_owned())
+    });
+    // Fields are counted after the name, which is in brackets: state is the first, minor faults the eighth.
+    let stat = of("stat");
+    let faults = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(7)).unwrap_or("?").to_owned();
+    (resident, faults)
+}
+
+fn system_calls(agent: &Agent) -> usize {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (port, _daemon) = bridge(folder.path());
+    let log = folder.path().join("calls");
+    let mut traced = Command::new(program("strace"));
+    traced.args(["-f", "-qq", "-o"]).arg(&log);
+    let agent = agent.on(port.device());
+    let done = run(traced.arg(agent.get_program()).args(agent.get_args()), DEADLINE);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    fs::read_to_string(log).unwrap_or_default().lines().count()
+}

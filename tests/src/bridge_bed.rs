@@ -1,0 +1,369 @@
+//! The bridge itself, in this process, between a [`ScriptedHypervisor`] and [`GuestChannel`]s.
+//!
+//! ```text
+//! test ──▶ GuestChannel (listens) ◀── bridge (a thread) ──▶ ScriptedHypervisor
+//! ```
+//!
+//! Without more said, every guest of the hypervisor is in one group that may do everything over the classic wire, and
+//! has a serial channel. A bridge discards what comes in its first 200 ms on a channel; the bed asks each channel until
+//! it is answered, so what a test sends afterwards counts.
+//!
+//! Journal and records are in a private folder. [`BridgeBed::restart`] ends the bridge as SIGTERM would and starts
+//! another on the same journal. What SIGKILL would leave is had by [`BridgeBed::journal_now`]: a copy of the journal at
+//! this very moment, on which a second bridge can be [started](Setup::journal) while the first one still hangs.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use fencewire_core::listener::SETTLE;
+use fencewired::bridge::{Bridge, CannotStart, Handle};
+use fencewired::config;
+use fencewired::power::hypervisor::Source;
+use tempfile::TempDir;
+
+use crate::guest_channel::{
+    ENTRY_LENGTH, GuestChannel, HOST_LIST_FOLLOWS, LIST, MONITOR, REPLY_LENGTH, SUCCESS, fresh_seqno, reply, request,
+};
+use crate::process::{DEADLINE, wait_until};
+use crate::scripted::ScriptedHypervisor;
+
+/// How long a monitor's answer is waited for before it is asked again: a little longer than the bridge discards what comes
+/// on a new connection.
+const ASK_AGAIN: Duration = Duration::from_millis(SETTLE.0 + 5);
+
+/// What a bridge is to serve, before it starts.
+#[derive(Debug)]
+pub struct Setup {
+    hypervisor: ScriptedHypervisor,
+    hypervisor_keys: String,
+    wire: String,
+    groups: String,
+    channels: Vec<Spec>,
+    journal: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Spec {
+    guest: String,
+    keys: String,
+}
+
+/// A running bridge; stopped when dropped.
+#[derive(Debug)]
+pub struct BridgeBed {
+    /// None while it is being restarted.
+    running: Option<Running>,
+    hypervisor: ScriptedHypervisor,
+    config: String,
+    journal: PathBuf,
+    /// Those that no test has taken yet.
+    channels: RefCell<BTreeMap<String, GuestChannel>>,
+    folder: TempDir,
+}
+
+#[derive(Debug)]
+struct Running {
+    handle: Handle,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Setup {
+    /// Adds lines to `[[hypervisor]]`, such as `deadline_ms = 1500`.
+    #[must_use]
+    pub fn hypervisor(mut self, lines: &str) -> Self {
+        self.hypervisor_keys = lines.to_owned();
+        self
+    }
+
+    /// Makes these lines `[wire]`, in place of `classic = true`.
+    #[must_use]
+    pub fn wire(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.wire);
+        self
+    }
+
+    /// Adds a group of these members, with further lines such as `actions = ["status"]`.
+    #[must_use]
+    pub fn group(mut self, name: &str, members: &[&str], lines: &str) -> Self {
+        writeln!(self.groups, "[[group]]\nname = {name:?}\nmembers = {members:?}\n{lines}")
+            .expect("a String takes everything");
+        self
+    }
+
+    /// Adds a channel of that guest, with further lines such as `port = "virtio"`.
+    #[must_use]
+    pub fn channel(mut self, guest: &str, lines: &str) -> Self {
+        self.channels.push(Spec { guest: guest.to_owned(), keys: lines.to_owned() });
+        self
+    }
+
+    /// Adds a serial channel for each of these guests. A guest that has one already gets another.
+    #[must_use]
+    pub fn channels<'a>(mut self, guests: impl IntoIterator<Item = &'a str>) -> Self {
+        for guest in guests {
+            self = self.channel(guest, "");
+        }
+        self
+    }
+
+    /// Uses that folder as its journal.
+    #[must_use]
+    pub fn journal(mut self, folder: &Path) -> Self {
+        self.journal = Some(folder.to_owned());
+        self
+    }
+
+    /// Starts the bridge and waits until it answers on every channel.
+    ///
+    /// # Panics
+    /// When the configuration is none, or the bridge does not come up.
+    #[track_caller]
+    pub fn start(self) -> BridgeBed {
+        let bed = self.launch();
+        let mut channels = bed.channels.borrow_mut();
+        channels.values_mut().for_each(|channel| channel.accept(DEADLINE));
+        settle(channels.values_mut());
+        drop(channels);
+        bed
+    }
+
+    /// Starts the bridge and waits for nothing. Its channels listen; nobody has accepted the bridge there.
+    ///
+    /// # Panics
+    /// When the configuration is none, or the bridge cannot start.
+    #[track_caller]
+    pub fn launch(mut self) -> BridgeBed {
+        let folder = tempfile::tempdir().expect("a private folder");
+        let guests: Vec<String> = self.hypervisor.names();
+        if self.groups.is_empty() {
+            let members: Vec<&str> = guests.iter().map(String::as_str).collect();
+            self = self.group("all", &members, "");
+        }
+        if self.channels.is_empty() {
+            self = self.channels(guests.iter().map(String::as_str));
+        }
+        let journal = self.journal.unwrap_or_else(|| folder.path().join("journal"));
+        let mut text = format!(
+            "[[hypervisor]]\nuri = \"scripted:\"\n{}\n[wire]\n{}\n[records]\npath = {:?}\n[control]\njournal = {:?}\n{}",
+            self.hypervisor_keys,
+            self.wire,
+            folder.path().join("records.jsonl"),
+            journal,
+            self.groups,
+        );
+        let mut channels = BTreeMap::new();
+        for Spec { guest, keys } in &self.channels {
+            let channel = GuestChannel::listen();
+            writeln!(text, "[[channel]]\nkind = \"unix\"\npath = {:?}\nguest = {guest:?}\n{keys}", channel.path())
+                .expect("a String takes everything");
+            let mut name = guest.clone();
+            while channels.contains_key(&name) {
+                name.push('+');
+            }
+            channels.insert(name, channel);
+        }
+        let running = Some(Running::start(&text, &self.hypervisor));
+        let hypervisor = self.hypervisor;
+        BridgeBed { running, hypervisor, config: text, journal, channels: RefCell::new(channels), folder }
+    }
+}
+
+impl Running {
+    #[track_caller]
+    fn start(text: &str, hypervisor: &ScriptedHypervisor) -> Self {
+        let loaded = config::parse(Path::new("bed.toml"), text);
+        let config = loaded.config.unwrap_or_else(|| panic!("{}\nin\n{text}", loaded.findings));
+        let source: Arc<dyn Source> = Arc::new(hypervisor.clone());
+        // A worker of the bridge before may hold the journal for a moment longer than that bridge ran.
+        let bridge =
+            wait_until(DEADLINE, "the journal of the bridge before", || match Bridge::new(config.clone(), &source) {
+                Ok(bridge) => Some(bridge),
+                Err(CannotStart::Journal(why, _)) if why.kind() == io::ErrorKind::AddrInUse => None,
+                Err(why) => panic!("the bridge cannot start: {why}"),
+            });
+        let handle = bridge.handle();
+        let thread = thread::Builder::new().name("bridge".to_owned()).spawn(move || bridge.run());
+        Self { handle, thread: thread.expect("a thread") }
+    }
+
+    fn stop(self) -> io::Result<()> {
+        self.handle.stop();
+        // A panic of the thread was printed; a second one here could abort the test program.
+        self.thread.join().unwrap_or(Ok(()))
+    }
+}
+
+impl BridgeBed {
+    /// What a bridge on that hypervisor is to serve.
+    pub fn setup(hypervisor: &ScriptedHypervisor) -> Setup {
+        Setup {
+            hypervisor: hypervisor.clone(),
+            hypervisor_keys: String::new(),
+            wire: "classic = true".to_owned(),
+            groups: String::new(),
+            channels: Vec::new(),
+            journal: None,
+        }
+    }
+
+    /// A bridge that serves every guest of that hypervisor.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[track_caller]
+    pub fn start(hypervisor: &ScriptedHypervisor) -> Self {
+        Self::setup(hypervisor).start()
+    }
+
+    /// The guest's side of its channel, once. A guest's second channel has a plus sign after its name.
+    ///
+    /// # Panics
+    /// When there is none, or it was taken already.
+    #[track_caller]
+    pub fn channel(&self, guest: &str) -> GuestChannel {
+        let channel = self.channels.borrow_mut().remove(guest);
+        channel.unwrap_or_else(|| panic!("{guest} has no channel, or it was taken already"))
+    }
+
+    /// Ends the bridge as SIGTERM does, starts another on the same journal, and waits until it answers on these
+    /// channels. Held calls are let through.
+    ///
+    /// # Panics
+    /// When the bridge does not end well, or does not come up again.
+    #[track_caller]
+    pub fn restart<'a>(&mut self, channels: impl IntoIterator<Item = &'a mut GuestChannel>) {
+        self.stop();
+        self.running = Some(Running::start(&self.config, &self.hypervisor));
+        reconnect(channels);
+    }
+
+    /// Asks the bridge to end, as SIGTERM does, and waits for nothing.
+    pub fn ask_to_stop(&self) {
+        if let Some(running) = &self.running {
+            running.handle.stop();
+        }
+    }
+
+    /// Ends the bridge as SIGTERM does. Held calls are let through, or it would wait for them.
+    ///
+    /// # Panics
+    /// When it does not end well.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.hypervisor.release();
+            running.stop().expect("the bridge ends well");
+        }
+    }
+
+    /// A copy of the journal as it is at this moment: what a bridge that is killed now leaves. A file for each request.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    pub fn journal_now(&self) -> TempDir {
+        let copy = tempfile::tempdir().expect("a private folder");
+        for file in fs::read_dir(&self.journal).expect("the journal's folder") {
+            let file = file.expect("a folder's entry");
+            // A name that begins with a dot is the lock's, and of no request.
+            if !file.file_name().to_string_lossy().starts_with('.') {
+                fs::copy(file.path(), copy.path().join(file.file_name())).expect("a copy of a journal's file");
+            }
+        }
+        copy
+    }
+
+    /// The journal's folder.
+    pub fn journal(&self) -> &Path {
+        &self.journal
+    }
+
+    /// The records, line by line, once the bridge has stopped: it writes them when it can.
+    ///
+    /// # Panics
+    /// When they cannot be read.
+    #[track_caller]
+    pub fn records(&mut self) -> Vec<serde_json::Value> {
+        self.stop();
+        let text = fs::read_to_string(self.folder.path().join("records.jsonl")).expect("the records");
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+}
+
+impl Drop for BridgeBed {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.hypervisor.release();
+            drop(running.stop());
+        }
+    }
+}
+
+/// Takes the bridge's next connection on each of these channels, and waits until it answers there.
+///
+/// # Panics
+/// When it does not.
+#[track_caller]
+pub fn reconnect<'a>(channels: impl IntoIterator<Item = &'a mut GuestChannel>) {
+    let mut channels: Vec<_> = channels.into_iter().collect();
+    channels.iter_mut().for_each(|channel| channel.accept(DEADLINE));
+    settle(channels);
+}
+
+/// Asks on each of these channels until the bridge answers, then [flushes](flush) it: whatever is sent now counts, and
+/// what is read now answers it.
+///
+/// # Panics
+/// When it does not answer.
+#[track_caller]
+pub fn settle<'a>(channels: impl IntoIterator<Item = &'a mut GuestChannel>) {
+    let mut channels: Vec<_> = channels.into_iter().collect();
+    let answers = make_heard(channels.iter_mut().map(|channel| &mut **channel));
+    for (channel, _) in channels.into_iter().zip(answers).filter(|(_, answer)| *answer == SUCCESS) {
+        flush(channel);
+    }
+}
+
+/// Asks on each of these channels until the bridge answers, and gives the first answer on each, to whatever it was: all
+/// that was sent before has been read by then. More answers may follow.
+///
+/// # Panics
+/// When it does not answer.
+#[track_caller]
+pub fn make_heard<'a>(channels: impl IntoIterator<Item = &'a mut GuestChannel>) -> Vec<u8> {
+    let question = request(MONITOR, b"", fresh_seqno());
+    let end = Instant::now() + DEADLINE;
+    let mut channels: Vec<_> = channels.into_iter().map(|channel| (channel, None)).collect();
+    loop {
+        let mut waiting: Vec<_> = channels.iter_mut().filter(|(_, answer)| answer.is_none()).collect();
+        if waiting.is_empty() {
+            return channels.into_iter().filter_map(|(_, answer)| answer).collect();
+        }
+        assert!(Instant::now() < end, "the bridge does not answer on {} channels", waiting.len());
+        waiting.iter_mut().for_each(|(channel, _)| channel.send(&question));
+        let again = Instant::now() + ASK_AGAIN;
+        for (channel, answer) in waiting {
+            let bytes = channel.read_up_to(REPLY_LENGTH, again.saturating_duration_since(Instant::now()));
+            *answer = (!bytes.is_empty()).then(|| reply(&bytes));
+        }
+    }
+}
+
+/// Asks for a list and reads until it has ended: whatever was sent before has been dealt with by then, and no reply to
+/// it is left. Only for a channel on which nothing hangs.
+///
+/// # Panics
+/// When no list comes.
+#[track_caller]
+pub fn flush(channel: &mut GuestChannel) {
+    channel.send(&request(LIST, b"", fresh_seqno()));
+    while reply(&channel.read(REPLY_LENGTH, DEADLINE)) != HOST_LIST_FOLLOWS {}
+    while channel.read(ENTRY_LENGTH, DEADLINE).iter().any(|&byte| byte != 0) {}
+    assert_eq!(reply(&channel.read(REPLY_LENGTH, DEADLINE)), SUCCESS, "the end of a list");
+}

@@ -1,0 +1,25 @@
+//! The beds on which Fencewire is proved: what a test stands on, and no test of its own.
+//!
+//! | module | what it gives a test |
+//! |---|---|
+//! | [`process`] | programs that are started, watched and always ended; waiting for a condition with a deadline |
+//! | [`libvirt_file`] | a file of guests for libvirt's own test driver |
+//! | [`guest_channel`] | the guest's side of a channel, byte by byte, and the classic serial frames built by hand |
+//! | [`fence_virtd`] | Debian's `fence_virtd` behind its serial listener |
+//! | [`fence_virt`] | Debian's `fence_virt` on a pseudo-terminal whose other end is a unix socket |
+//! | [`daemon`] | the real `fencewired`, on libvirt's test driver |
+//! | [`scripted`] | the programmable hypervisor: what libvirt will not do on demand |
+//! | [`bridge_bed`] | the bridge in this process, between the programmable hypervisor and guests' channels |
+//!
+//! Three rules hold for every bed. A program that is not there is a failure that names its package, never a test
+//! skipped. Nothing is shared between tests: no fixed port, no fixed path. Whatever a bed started ends when the bed is
+//! dropped, also when the test panics; it is ended by the process it started, never by name.
+
+pub mod bridge_bed;
+pub mod daemon;
+pub mod fence_virt;
+pub mod fence_virtd;
+pub mod guest_channel;
+pub mod libvirt_file;
+pub mod process;
+pub mod scripted;
