@@ -33,8 +33,11 @@ const CHUNK: usize = 256;
 pub struct Driver<'a, E, P> {
     end: &'a mut E,
     port: &'a mut P,
-    /// Read and not taken yet. Kept between calls: nothing that came with a reply's last byte is lost.
-    input: heapless::Deque<u8, CHUNK>,
+    /// What was read last. Kept between calls: nothing that came with a reply's last byte is lost.
+    input: [u8; CHUNK],
+    /// Where in it those bytes begin, and end, that were not taken yet.
+    begin: usize,
+    filled: usize,
     closed: bool,
 }
 
@@ -43,7 +46,7 @@ impl<'a, E: Endpoint, P: Port> Driver<'a, E, P> {
     pub fn open(end: &'a mut E, port: &'a mut P) -> Self {
         let now = port.now();
         end.opened(now);
-        Driver { end, port, input: heapless::Deque::new(), closed: false }
+        Driver { end, port, input: [0; CHUNK], begin: 0, filled: 0, closed: false }
     }
 
     /// The end that is driven.
@@ -54,11 +57,9 @@ impl<'a, E: Endpoint, P: Port> Driver<'a, E, P> {
     /// Hands over what was read, or waits for something to do and does it. To be called when a poll said `None`.
     fn turn(&mut self) -> Result<(), P::Error> {
         let now = self.port.now();
-        let (first, _) = self.input.as_slices();
-        if !first.is_empty() {
-            for _ in 0..self.end.receive(first, now) {
-                let _ = self.input.pop_front();
-            }
+        let waiting = self.input.get(self.begin..self.filled).unwrap_or_default();
+        if !waiting.is_empty() {
+            self.begin += self.end.receive(waiting, now);
             return Ok(());
         }
         let wake_at = self.end.wake_at();
@@ -73,12 +74,8 @@ impl<'a, E: Endpoint, P: Port> Driver<'a, E, P> {
             self.end.sent(sent, now);
         }
         if ready.read {
-            let mut chunk = [0u8; CHUNK];
-            let read = self.port.read(&mut chunk)?;
-            // It is empty, and holds a chunk; `extend` would panic where it did not.
-            for &byte in chunk.iter().take(read) {
-                let _ = self.input.push_back(byte);
-            }
+            let read = self.port.read(&mut self.input)?;
+            (self.begin, self.filled) = (0, read);
             if read == 0 {
                 self.closed = true;
                 self.end.closed(now);

@@ -90,7 +90,9 @@ fn exchange<S: System>(system: &S, order: &Order<'_>) -> Result<Exit, Told> {
 }
 
 #[inline(never)]
-fn client(order: &Order<'_>, seqno: u32, deadline: Millis) -> Result<Client, BadName> {
+fn client(order: &Order<'_>, random: u32, deadline: Millis) -> Result<Client, BadName> {
+    // Odd: a name that loses a byte on the way then runs into a byte that is not 0, and is no name.
+    let seqno = random | 1;
     Client::new(Speak::ClassicSerial { seqno }, &order.ask()?, deadline).map_err(|Unspeakable::Name(bad)| bad)
 }
 

@@ -21,6 +21,9 @@ pub const MAGIC: [u8; 4] = [0x61, 0x62, 0x62, 0x61];
 pub const REQUEST_LEN: usize = MAGIC.len() + 1 + 1 + NAME_FIELD + 4;
 const _: () = assert!(REQUEST_LEN == 74);
 
+/// Where the domain field begins: after magic, action and flags.
+const DOMAIN: usize = MAGIC.len() + 1 + 1;
+
 /// Bytes of a reply: magic, code.
 pub const REPLY_LEN: usize = MAGIC.len() + 1;
 
@@ -77,12 +80,13 @@ pub fn encode_request(ask: &Ask, seqno: u32) -> Result<RequestFrame, BadName> {
     if has_magic(domain) {
         return Err(BadName::Magic);
     }
-    let head = MAGIC.into_iter().chain([action_byte(ask), 0]);
-    let field = domain.iter().copied().chain(core::iter::repeat(0)).take(NAME_FIELD);
     let mut frame = [0u8; REQUEST_LEN];
-    for (place, byte) in frame.iter_mut().zip(head.chain(field).chain((seqno & 0x00ff_ffff).to_le_bytes())) {
+    frame[..MAGIC.len()].copy_from_slice(&MAGIC);
+    frame[MAGIC.len()] = action_byte(ask);
+    for (place, &byte) in frame[DOMAIN..DOMAIN + NAME_FIELD].iter_mut().zip(domain) {
         *place = byte;
     }
+    frame[DOMAIN + NAME_FIELD..].copy_from_slice(&(seqno & 0x00ff_ffff).to_le_bytes());
     Ok(frame)
 }
 

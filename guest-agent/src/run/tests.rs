@@ -74,7 +74,7 @@ fn a_power_action_over_each_kind_of_channel() {
         let came = end.system.came();
         assert_eq!(came.len(), 74);
         assert_eq!(&came[..10], b"abba\x01\0vm2\0");
-        assert_eq!(&came[70..], &[0x78, 0x56, 0x34, 0]);
+        assert_eq!(&came[70..], &[0x79, 0x56, 0x34, 0]);
     }
 }
 
