@@ -114,6 +114,19 @@ fn a_look_that_hangs_until_the_time_is_up_is_followed_by_no_destroy() {
     });
 }
 
+/// Rules 1 and 2, hung migration: nor when the time was used up by the end of the target's migration.
+#[test]
+fn a_migration_whose_end_hangs_until_the_time_is_up_is_followed_by_no_destroy() {
+    let mut hanging = Hanging::new(OFF, OnDestroy::Works, |hypervisor| {
+        hypervisor.change("vm3", |guest| guest.job = true);
+        hypervisor.hold(Call::AbortJob, "vm3")
+    });
+    assert_eq!(hanging.answer(), FAILED);
+    hanging.gate.open();
+    assert_eq!(hanging.again(), FAILED, "the same request is over");
+    assert_eq!(hanging.hypervisor.done_to("vm3"), [Call::AbortJob]);
+}
+
 /// Rule 1, hung start: a reboot of which nobody saw the end is not said to be done, but once it has ended.
 #[test]
 fn a_reboot_whose_start_hangs_is_success_once_it_has_ended() {

@@ -61,7 +61,6 @@ fn a_migration_that_is_seen_after_the_destroy_is_failed() {
         guest.on_destroy = OnDestroy::Does(|guest| {
             guest.state = State::Off;
             guest.job = true;
-            Ok(())
         });
     });
     let (_bed, mut vm1) = bed(&hypervisor);
@@ -127,7 +126,6 @@ fn a_saved_image_that_is_there_after_the_destroy_is_removed() {
         guest.on_destroy = OnDestroy::Does(|guest| {
             guest.state = State::Off;
             guest.saved = true;
-            Ok(())
         });
     });
     let (_bed, mut vm1) = bed(&hypervisor);

@@ -62,9 +62,9 @@ const NOT_FENCED: &[(&str, OnDestroy)] = &[
     ("the guest is crashed", OnDestroy::Leaves(State::Crashed)),
     ("the guest has no state", OnDestroy::Leaves(State::NoState)),
     ("the guest was migrated", OnDestroy::Leaves(State::OffMigrated)),
-    ("the guest cannot be looked at", OnDestroy::Does(|guest| off_and_then(guest, failed()))),
-    ("the connection is broken", OnDestroy::Does(|guest| off_and_then(guest, unreachable()))),
-    ("the guest is gone, though it was defined", OnDestroy::Does(|guest| off_and_then(guest, NoSuchGuest))),
+    ("the guest cannot be looked at", OnDestroy::Does(|guest| unseen(guest, failed()))),
+    ("the connection is broken", OnDestroy::Does(|guest| unseen(guest, unreachable()))),
+    ("the guest is gone, though it was defined", OnDestroy::Does(|guest| unseen(guest, NoSuchGuest))),
 ];
 
 /// Rule 1, power, the other side: where the guest was seen off, it is fenced, whatever the destroy said, and though it
@@ -87,10 +87,10 @@ const FENCED: &[(&str, OnDestroy)] = &[
     ("it is started again after one look", OnDestroy::ComesBackOnceSeen),
 ];
 
-fn off_and_then(guest: &mut ScriptedGuest, why: HypervisorError) -> Result<(), HypervisorError> {
+/// The hypervisor says done, and from then on nobody can see that.
+fn unseen(guest: &mut ScriptedGuest, why: HypervisorError) {
     guest.state = State::Off;
     guest.on_look = OnLook::Fails(why);
-    Ok(())
 }
 
 fn failed() -> HypervisorError {

@@ -68,12 +68,15 @@ fn a_frame_with_another_magic_fences_nobody() {
     expect_nothing_done(&hypervisor, &mut vm1, "vm2");
 }
 
+/// What is done to a frame's bytes.
+type Damage = fn(&mut [u8]);
+
 /// Rule 2, damaged frame: one that is whole and says nothing is answered "failed", and nothing is done.
 #[test]
 fn a_frame_that_says_nothing_fences_nobody() {
     let hypervisor = three();
     let (_bed, mut vm1) = bed(&hypervisor);
-    let damages: [(&str, fn(&mut [u8])); 7] = [
+    let damages: [(&str, Damage); 7] = [
         ("action 0", |frame| frame[4] = 0),
         ("action 7", |frame| frame[4] = 7),
         ("action 0x81", |frame| frame[4] = 0x81),

@@ -13,11 +13,11 @@ use fencewire_tests::guest_channel::{
     FAILED, GuestChannel, HOST_LIST_FOLLOWS, LIST, MONITOR, OFF, ON, REPLY_LENGTH, STATUS, SUCCESS, reply,
 };
 use fencewire_tests::libvirt_file::uuid_of;
-use fencewire_tests::process::DEADLINE;
+use fencewire_tests::process::{DEADLINE, wait_until};
 use fencewire_tests::scripted::{Call, Gate, ScriptedHypervisor};
 use fencewired::power::hypervisor::State;
 
-use crate::common::{ask, frame};
+use crate::common::{IMPATIENT, ask, frame};
 
 /// A fence that is not hindered takes milliseconds; one that waits behind a hung call takes that call's deadline, 20 s.
 const UNHINDERED: Duration = Duration::from_secs(5);
@@ -52,11 +52,7 @@ fn fence_ten_times(what: &str, hypervisor: &ScriptedHypervisor, vm1: &mut GuestC
 
 /// Fences `target` while `hostile` goes on, on a channel of its own, until it is told to stop.
 #[track_caller]
-fn fence_beside(
-    what: &str,
-    hypervisor: &ScriptedHypervisor,
-    mut hostile: impl FnMut(&mut GuestChannel) + Send,
-) -> BridgeBed {
+fn fence_beside(what: &str, hypervisor: &ScriptedHypervisor, mut hostile: impl FnMut(&mut GuestChannel) + Send) {
     let bed = setup(hypervisor).channels(["hostile", "vm1"]).start();
     let [mut channel, mut vm1] = ["hostile", "vm1"].map(|guest| bed.channel(guest));
     let over = AtomicBool::new(false);
@@ -74,7 +70,6 @@ fn fence_beside(
         hypervisor.release();
         fenced.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
-    bed
 }
 
 /// Sends what the bridge takes of that at once, and reads nothing.
@@ -203,6 +198,20 @@ fn a_guest_that_asks_for_unknown_names_delays_nobody() {
     hostile.send(&frame(OFF, "nobody"));
     gate.wait_for(1, DEADLINE);
     fence_ten_times("a list of guests that hangs", &hypervisor, &mut vm1);
+}
+
+/// Rule 4, hanging: a list of guests that never comes does not keep new guests unknown for ever.
+#[test]
+fn a_list_of_guests_that_never_comes_is_asked_for_again() {
+    let hypervisor = with(&[]);
+    let setup = BridgeBed::setup(&hypervisor).group("one comes later", &["vm1", "target", "late"], "");
+    let bed = setup.hypervisor(IMPATIENT).channels(["vm1"]).start();
+    let mut vm1 = bed.channel("vm1");
+    let gate = hypervisor.hold_next(Call::Guests);
+    hypervisor.add("late", &uuid_of("late"));
+    assert_eq!(ask(&mut vm1, OFF, "late"), FAILED, "the hypervisor does not say who that is");
+    gate.wait_for(1, DEADLINE);
+    wait_until(DEADLINE, "it to be asked again", || (ask(&mut vm1, OFF, "late") == SUCCESS).then_some(()));
 }
 
 /// Rule 4, a request too many: what one guest may not have at once is refused it, and taken from nobody else.

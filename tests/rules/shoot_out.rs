@@ -16,7 +16,7 @@ use crate::common::{ask, frame};
 /// Rings of guests, each of which fences the next one.
 struct Rings {
     hypervisor: ScriptedHypervisor,
-    rings: Vec<Vec<String>>,
+    guests: Vec<Vec<String>>,
     _bed: BridgeBed,
     channels: Vec<GuestChannel>,
     witness: GuestChannel,
@@ -31,7 +31,7 @@ impl Rings {
         let bed = BridgeBed::setup(&hypervisor).hypervisor("workers = 16").start();
         let channels = rings.iter().flatten().map(|guest| bed.channel(guest)).collect();
         let witness = bed.channel("witness");
-        Self { hypervisor, rings, _bed: bed, channels, witness }
+        Self { hypervisor, guests: rings, _bed: bed, channels, witness }
     }
 
     /// Every guest fences the next one of its ring, all at the same moment. Says how many of each ring were destroyed, once
@@ -39,7 +39,7 @@ impl Rings {
     #[track_caller]
     fn shoot(&mut self, action: u8) -> Vec<Vec<usize>> {
         let frames = self
-            .rings
+            .guests
             .iter()
             .flat_map(|ring| (0..ring.len()).map(move |place| frame(action, &ring[(place + 1) % ring.len()])));
         let frames: Vec<[u8; REQUEST_LENGTH]> = frames.collect();
@@ -55,11 +55,11 @@ impl Rings {
         });
         make_heard(self.channels.iter_mut());
         // All has been read. What has begun by that has ended when something else has gone through the same queues.
-        for guest in self.rings.iter().flatten() {
+        for guest in self.guests.iter().flatten() {
             assert_eq!(ask(&mut self.witness, ON, guest), SUCCESS);
         }
         let destroys = |guest: &String| self.hypervisor.count(Call::Destroy, guest);
-        self.rings.iter().map(|ring| ring.iter().map(destroys).collect()).collect()
+        self.guests.iter().map(|ring| ring.iter().map(destroys).collect()).collect()
     }
 }
 

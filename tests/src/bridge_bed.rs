@@ -38,6 +38,9 @@ use crate::scripted::ScriptedHypervisor;
 /// on a new connection.
 const ASK_AGAIN: Duration = Duration::from_millis(SETTLE.0 + 5);
 
+/// The records' file, in the bed's folder.
+const RECORDS: &str = "records.jsonl";
+
 /// What a bridge is to serve, before it starts.
 #[derive(Debug)]
 pub struct Setup {
@@ -78,7 +81,7 @@ impl Setup {
     /// Adds lines to `[[hypervisor]]`, such as `deadline_ms = 1500`.
     #[must_use]
     pub fn hypervisor(mut self, lines: &str) -> Self {
-        self.hypervisor_keys = lines.to_owned();
+        lines.clone_into(&mut self.hypervisor_keys);
         self
     }
 
@@ -149,19 +152,19 @@ impl Setup {
         if self.channels.is_empty() {
             self = self.channels(guests.iter().map(String::as_str));
         }
-        let journal = self.journal.unwrap_or_else(|| folder.path().join("journal"));
+        let journal = self.journal.take().unwrap_or_else(|| folder.path().join("journal"));
+        let (path, shown) = (folder.path().join(RECORDS), journal.display());
+        let Self { hypervisor_keys, wire, groups, .. } = &self;
         let mut text = format!(
-            "[[hypervisor]]\nuri = \"scripted:\"\n{}\n[wire]\n{}\n[records]\npath = {:?}\n[control]\njournal = {:?}\n{}",
-            self.hypervisor_keys,
-            self.wire,
-            folder.path().join("records.jsonl"),
-            journal,
-            self.groups,
+            "[[hypervisor]]\nuri = \"scripted:\"\n{hypervisor_keys}\n[wire]\n{wire}\n[records]\npath = \"{}\"\n\
+             [control]\njournal = \"{shown}\"\n{groups}",
+            path.display(),
         );
         let mut channels = BTreeMap::new();
         for Spec { guest, keys } in &self.channels {
             let channel = GuestChannel::listen();
-            writeln!(text, "[[channel]]\nkind = \"unix\"\npath = {:?}\nguest = {guest:?}\n{keys}", channel.path())
+            let path = channel.path().display();
+            writeln!(text, "[[channel]]\nkind = \"unix\"\npath = \"{path}\"\nguest = {guest:?}\n{keys}")
                 .expect("a String takes everything");
             let mut name = guest.clone();
             while channels.contains_key(&name) {
@@ -291,7 +294,7 @@ impl BridgeBed {
     #[track_caller]
     pub fn records(&mut self) -> Vec<serde_json::Value> {
         self.stop();
-        let text = fs::read_to_string(self.folder.path().join("records.jsonl")).expect("the records");
+        let text = fs::read_to_string(self.folder.path().join(RECORDS)).expect("the records");
         text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
 }
@@ -312,7 +315,9 @@ impl Drop for BridgeBed {
 #[track_caller]
 pub fn reconnect<'a>(channels: impl IntoIterator<Item = &'a mut GuestChannel>) {
     let mut channels: Vec<_> = channels.into_iter().collect();
-    channels.iter_mut().for_each(|channel| channel.accept(DEADLINE));
+    for channel in &mut channels {
+        channel.accept(DEADLINE);
+    }
     settle(channels);
 }
 
@@ -346,7 +351,9 @@ pub fn make_heard<'a>(channels: impl IntoIterator<Item = &'a mut GuestChannel>) 
             return channels.into_iter().filter_map(|(_, answer)| answer).collect();
         }
         assert!(Instant::now() < end, "the bridge does not answer on {} channels", waiting.len());
-        waiting.iter_mut().for_each(|(channel, _)| channel.send(&question));
+        for (channel, _) in &mut waiting {
+            channel.send(&question);
+        }
         let again = Instant::now() + ASK_AGAIN;
         for (channel, answer) in waiting {
             let bytes = channel.read_up_to(REPLY_LENGTH, again.saturating_duration_since(Instant::now()));

@@ -96,6 +96,8 @@ struct Hold {
     /// Of which guest; none: of any.
     whom: Option<Uuid>,
     after: bool,
+    /// How many such calls are still to be held.
+    times: usize,
     gate: Gate,
 }
 
@@ -159,29 +161,34 @@ impl ScriptedHypervisor {
     /// Holds every such call for that guest at its beginning, until the gate is opened.
     #[track_caller]
     pub fn hold(&self, call: Call, name: &str) -> Gate {
-        self.add_hold(call, Some(name), false)
+        self.add_hold(call, Some(name), false, usize::MAX)
     }
 
     /// Lets every such call for that guest do its work, and holds its answer until the gate is opened.
     #[track_caller]
     pub fn hold_reply(&self, call: Call, name: &str) -> Gate {
-        self.add_hold(call, Some(name), true)
+        self.add_hold(call, Some(name), true, usize::MAX)
     }
 
     /// Holds every such call, for whomever, at its beginning.
     pub fn hold_all(&self, call: Call) -> Gate {
-        self.add_hold(call, None, false)
+        self.add_hold(call, None, false, usize::MAX)
+    }
+
+    /// Holds the next such call, for whomever, at its beginning; the ones after it go on.
+    pub fn hold_next(&self, call: Call) -> Gate {
+        self.add_hold(call, None, false, 1)
     }
 
     #[track_caller]
-    fn add_hold(&self, call: Call, name: Option<&str>, after: bool) -> Gate {
+    fn add_hold(&self, call: Call, name: Option<&str>, after: bool, times: usize) -> Gate {
         let mut inside = self.shared.lock();
         let whom = name.map(|name| {
             let guest = inside.guests.iter().find(|guest| guest.name == name);
             guest.unwrap_or_else(|| panic!("there is no guest {name}")).uuid()
         });
         let gate = Gate::default();
-        inside.holds.push(Hold { call, whom, after, gate: gate.clone() });
+        inside.holds.push(Hold { call, whom, after, times, gate: gate.clone() });
         gate
     }
 
@@ -379,10 +386,18 @@ impl Shared {
 
     fn wait(&self, call: Call, whom: Option<Uuid>, after: bool) {
         let gates: Vec<Gate> = {
-            let inside = self.lock();
-            let its =
-                |hold: &&Hold| hold.call == call && hold.after == after && (hold.whom.is_none() || hold.whom == whom);
-            inside.holds.iter().filter(its).map(|hold| hold.gate.clone()).collect()
+            let mut inside = self.lock();
+            let its = |hold: &&mut Hold| {
+                let is_such = hold.call == call && hold.after == after && hold.times > 0;
+                is_such && (hold.whom.is_none() || hold.whom == whom)
+            };
+            let holds = inside.holds.iter_mut().filter(its);
+            holds
+                .map(|hold| {
+                    hold.times -= 1;
+                    hold.gate.clone()
+                })
+                .collect()
         };
         gates.iter().for_each(Gate::pass);
     }

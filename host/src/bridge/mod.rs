@@ -77,7 +77,8 @@ pub struct Bridge {
     roster: Roster,
     /// A query was given out in this turn of the loop.
     expects_answer: bool,
-    refreshing: bool,
+    /// Since when the hypervisor's answer to who its guests are is waited for.
+    refreshing: Option<Millis>,
     refreshed: Option<Millis>,
     /// The hypervisor's last answer to who its guests are was an error.
     unreachable: bool,
@@ -220,7 +221,7 @@ impl Bridge {
             buffer: Box::new([0; 4096]),
             roster,
             expects_answer: false,
-            refreshing: false,
+            refreshing: None,
             refreshed: None,
             unreachable: false,
             policy,
@@ -378,7 +379,7 @@ impl Bridge {
     /// Has an ask decided anew once the hypervisor has said who its guests are. Says false where it has just said so.
     fn refresh(&mut self, ask: AskId) -> bool {
         let just_now = self.refreshed.is_some_and(|at| clock::now().since(at) < FRESH);
-        if just_now && !self.refreshing {
+        if just_now && self.refreshing.is_none() {
             return false;
         }
         self.unresolved.push(ask);
@@ -387,18 +388,21 @@ impl Bridge {
     }
 
     fn ask_who_is_who(&mut self) {
-        if self.refreshing {
+        let now = clock::now();
+        // One answer at a time; but one that never comes is not waited for for ever.
+        if self.refreshing.is_some_and(|since| now.since(since) < self.time_to_answer) {
             return;
         }
-        self.refreshing = true;
+        self.refreshing = Some(now);
         let handle = self.handle.clone();
-        self.queries.give(Box::new(move |hypervisor| {
+        let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
             handle.tell(Note::Guests(hypervisor.and_then(Hypervisor::guests)));
-        }));
+        });
+        self.queries.give(None, ask);
     }
 
     fn learn(&mut self, guests: Result<Vec<Guest>, HypervisorError>) {
-        self.refreshing = false;
+        self.refreshing = None;
         self.refreshed = Some(clock::now());
         match guests {
             Ok(guests) => {

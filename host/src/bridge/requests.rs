@@ -87,15 +87,15 @@ impl Bridge {
         ask.target = target;
         match ask.request.ask().clone() {
             What::Monitor => match self.policy.greet(requester) {
-                Ok(()) => self.ask_whether_reachable(id),
+                Ok(()) => self.ask_whether_reachable(id, requester),
                 Err(why) => self.deny(id, why),
             },
             What::List => match self.policy.greet(requester) {
-                Ok(()) => self.ask_for_guests(id),
+                Ok(()) => self.ask_for_guests(id, requester),
                 Err(why) => self.deny(id, why),
             },
             What::Status(_) => match self.policy.status(requester, target) {
-                Ok(target) => self.ask_for_state(id, target),
+                Ok(target) => self.ask_for_state(id, requester, target),
                 Err(why) => self.deny(id, why),
             },
             What::Power(action, named) => match self.policy.power(requester, port, action, target) {
@@ -115,26 +115,29 @@ impl Bridge {
         self.finish(id, Decision { answer: Answer::Denied, why: Some(why.to_string()), repeated: false });
     }
 
-    fn ask_whether_reachable(&self, id: AskId) {
+    fn ask_whether_reachable(&self, id: AskId, requester: Uuid) {
         let handle = self.handle.clone();
-        self.queries.give(Box::new(move |hypervisor| {
+        let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
             handle.tell(Note::Reached(id, hypervisor.map(|_| ())));
-        }));
+        });
+        self.queries.give(Some(requester), ask);
     }
 
-    fn ask_for_guests(&self, id: AskId) {
+    fn ask_for_guests(&self, id: AskId, requester: Uuid) {
         let handle = self.handle.clone();
-        self.queries.give(Box::new(move |hypervisor| {
+        let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
             handle.tell(Note::List(id, hypervisor.and_then(Hypervisor::guests)));
-        }));
+        });
+        self.queries.give(Some(requester), ask);
     }
 
-    fn ask_for_state(&mut self, id: AskId, target: Uuid) {
+    fn ask_for_state(&mut self, id: AskId, requester: Uuid, target: Uuid) {
         self.expects_answer = true;
         let handle = self.handle.clone();
-        self.queries.give(Box::new(move |hypervisor| {
+        let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
             handle.tell(Note::State(id, hypervisor.and_then(|hypervisor| hypervisor.state(target))));
-        }));
+        });
+        self.queries.give(Some(requester), ask);
     }
 
     pub(super) fn reached(&mut self, id: AskId, reached: Result<(), HypervisorError>) {
@@ -266,7 +269,8 @@ impl Bridge {
         }
         let deadline = now.plus(self.time_to_answer);
         let (handle, journal) = (self.handle.clone(), self.journal.clone());
-        self.power.give(Box::new(move |hypervisor| {
+        let requester = order.requester();
+        let carry_out = Box::new(move |hypervisor: Result<&dyn Hypervisor, HypervisorError>| {
             let seen = match hypervisor {
                 Ok(hypervisor) => {
                     let run = || operation::run(hypervisor, &order, &journal, deadline);
@@ -278,7 +282,8 @@ impl Bridge {
                 }
             };
             handle.tell(Note::Ended(order, seen));
-        }));
+        });
+        self.power.give(Some(requester), carry_out);
     }
 
     /// A worker has carried out an order.

@@ -1,6 +1,6 @@
 //! The configuration: from a file's text to what the bridge may rely on.
 //!
-//! [`schema`] is the file as it is written; [`check`] turns it into a [`Config`] or says by line what is wrong. Nothing
+//! `schema` is the file as it is written; `check` turns it into a [`Config`] or says by line what is wrong. Nothing
 //! else reads the schema: who holds a `Config` holds a checked one.
 
 mod check;

@@ -38,12 +38,13 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     paths.filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.')).collect()
 }
 
+type Steps = fn(&Journal, &Order);
+
 #[test]
 fn each_step_is_found_by_the_next_run() {
     use PowerAction::{Off, On, Reboot};
     use Restart::{NotStarted, Started};
     let done = |action, restart| vec![Remembered::Done(action, NOW, restart)];
-    type Steps = fn(&Journal, &Order);
     let cases: [(PowerAction, Steps, Vec<Remembered>); 11] = [
         (Off, |_, _| {}, vec![]),
         (Off, |journal, order| journal.begin(order).unwrap(), vec![Remembered::Begun]),

@@ -100,11 +100,12 @@ impl Run<'_> {
 
     fn off(&self) -> Result<Observation, Failure> {
         self.requester_is_not_off()?;
-        let (asked, mut before) = self.look_promptly()?;
+        let (mut asked, mut before) = self.look_promptly()?;
         if before.job {
-            before = self.end_job()?;
+            self.end_job()?;
+            (asked, before) = self.look_promptly()?;
         }
-        if before.state == State::OffMigrated {
+        if before.job || before.state == State::OffMigrated {
             return Err(Failure::Elsewhere);
         }
         self.journal.begin(self.order).map_err(|NotRecorded| Failure::NotRecorded)?;
@@ -217,14 +218,14 @@ impl Run<'_> {
         }
     }
 
-    fn end_job(&self) -> Result<Sighting, Failure> {
+    fn end_job(&self) -> Result<(), Failure> {
         if let Err(why) = self.hypervisor.abort_job(self.order) {
             tracing::warn!(guest = %self.order.target(), %why, "its migration could not be aborted");
         }
         let until = clock::now().plus(CONFIRM).min(self.deadline);
         poll(until, || match self.hypervisor.look(self.order.target()) {
             Ok(Sighting { job: true, .. }) => None,
-            Ok(seen) => Some(Ok(seen)),
+            Ok(_) => Some(Ok(())),
             Err(why) => Some(Err(failure(&why))),
         })
         .unwrap_or(Err(Failure::Elsewhere))

@@ -2,8 +2,9 @@
 //! up to a stated number: a hypervisor that hangs for one guest must not hang for another.
 
 use super::hypervisor::{Hypervisor, HypervisorError, Source};
+use super::lane::RUNNING_PER_REQUESTER;
 use crate::clock;
-use fencewire_core::Millis;
+use fencewire_core::{Millis, Uuid};
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -32,7 +33,8 @@ struct Shared {
 }
 
 struct State {
-    jobs: VecDeque<Job>,
+    /// For whom each is done.
+    jobs: VecDeque<(Option<Uuid>, Job)>,
     /// One for each thread.
     threads: Vec<Thread>,
     /// Threads that are not set aside, as many as asked for.
@@ -44,6 +46,8 @@ struct State {
 struct Thread {
     id: u64,
     busy_since: Option<Millis>,
+    /// For whom it was busy last.
+    owner: Option<Uuid>,
     aside: bool,
 }
 
@@ -61,9 +65,10 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Gives a job to the next free thread.
-    pub fn give(&self, job: Job) {
-        self.shared.lock().jobs.push_back(job);
+    /// Gives a job to the next free thread. Of the jobs for one guest, as many are done at a time as may run for one: if
+    /// they hang, they do not take every thread there is.
+    pub fn give(&self, owner: Option<Uuid>, job: Job) {
+        self.shared.lock().jobs.push_back((owner, job));
         self.shared.work.notify_one();
     }
 
@@ -101,7 +106,7 @@ impl Pool {
         let builder = thread::Builder::new().name(format!("{}-{id}", shared.name));
         builder.spawn(move || shared.work(id))?;
         state.next += 1;
-        state.threads.push(Thread { id, busy_since: None, aside: false });
+        state.threads.push(Thread { id, busy_since: None, owner: None, aside: false });
         Ok(())
     }
 }
@@ -117,6 +122,13 @@ impl Drop for Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("name", &self.shared.name).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn may_run_more(&self, owner: Option<Uuid>) -> bool {
+        let its = |thread: &&Thread| thread.owner == owner && thread.busy_since.is_some();
+        owner.is_none() || self.threads.iter().filter(its).count() < RUNNING_PER_REQUESTER
     }
 }
 
@@ -156,15 +168,18 @@ impl Shared {
         state.threads[this].busy_since = None;
         if state.threads[this].aside {
             state.threads.remove(this);
+            // There may be a job that waited for this one, and a thread that waits for a job.
+            self.work.notify_one();
             return None;
         }
         loop {
             if state.closed {
                 return None;
             }
-            if let Some(job) = state.jobs.pop_front() {
+            let next = state.jobs.iter().position(|(owner, _)| state.may_run_more(*owner));
+            if let Some((owner, job)) = next.and_then(|next| state.jobs.remove(next)) {
                 let this = state.threads.iter_mut().find(|thread| thread.id == id)?;
-                this.busy_since = Some(clock::now());
+                (this.busy_since, this.owner) = (Some(clock::now()), owner);
                 return Some(job);
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);

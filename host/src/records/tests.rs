@@ -118,7 +118,7 @@ fn a_disk_that_hangs_makes_nobody_wait_and_is_served_again_when_it_goes_on() {
     // It goes on, and so do the records; what was lost was counted.
     let mut copy = reader.try_clone().unwrap();
     let drained = thread::spawn(move || {
-        let mut buffer = [0; 1 << 16];
+        let mut buffer = vec![0; 1 << 16];
         while copy.read(&mut buffer).is_ok_and(|got| !buffer[..got].ends_with(b"\"ms\":3}\n")) {}
     });
     wait_until("it goes on", || {

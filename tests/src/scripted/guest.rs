@@ -79,8 +79,8 @@ pub enum OnDestroy {
     ComesBackOnceSeen,
     /// The hypervisor says done; the guest is in this state.
     Leaves(State),
-    /// Anything else.
-    Does(fn(&mut ScriptedGuest) -> Result<(), HypervisorError>),
+    /// The hypervisor says done; anything else has become of the guest.
+    Does(fn(&mut ScriptedGuest)),
 }
 
 /// What comes of starting a guest.
@@ -202,7 +202,7 @@ impl ScriptedGuest {
                 self.next = Some((When::Looks(1), State::Running));
             }
             OnDestroy::Leaves(state) => self.become_now(state),
-            OnDestroy::Does(what) => return what(self),
+            OnDestroy::Does(what) => what(self),
         }
         Ok(())
     }

@@ -241,16 +241,15 @@ fn one_that_joined_begins_nothing_for_itself_once_it_is_being_fenced() {
 fn of_a_ring_of_any_size_somebody_survives() {
     for size in 2..10_u8 {
         let mut bench = Bench::default();
-        let fenced: Vec<bool> = (0..size)
+        let begun: Vec<bool> = (0..size)
             .map(|asks| {
                 let (verdict, _) = bench.put(asks.into(), guest(asks), OFF, guest((asks + 1) % size));
                 matches!(verdict, Verdict::Start(_))
             })
             .collect();
-        let fences = fenced.iter().filter(|fenced| **fenced).count();
-        assert!((1..usize::from(size)).contains(&fences), "{size}: {fences}");
-        // Nobody who is fenced fences: each that begins does so for one whom nobody fences before.
-        assert_eq!(fenced[0..2], [true, false], "{size}");
+        let deaths = begun.iter().filter(|begun| **begun).count();
+        assert!((1..usize::from(size)).contains(&deaths), "{size}: {deaths}");
+        assert_eq!(begun[0..2], [true, false], "{size}: the first one's target fences nobody any more");
     }
 }
 

@@ -87,10 +87,10 @@ struct Case {
 }
 
 impl Case {
-    fn new(action: PowerAction, looks: impl IntoIterator<Item = Looked>) -> Case {
+    fn new(action: PowerAction, looks: &[Look]) -> Case {
         let folder = tempfile::tempdir().unwrap();
         let stub = Stub {
-            looks: Mutex::new(looks.into_iter().collect()),
+            looks: Mutex::new(looks.iter().map(|look| look.shows()).collect()),
             requester: Ok(State::Running),
             destroys: Ok(()),
             journal: folder.path().to_owned(),
@@ -114,36 +114,33 @@ fn sighting(state: State) -> Sighting {
     Sighting { name: "target".to_owned(), state, job: false, saved: false, persistent: true }
 }
 
-fn running() -> Looked {
-    Ok(sighting(State::Running))
+/// What a look shows.
+#[derive(Clone, Copy, PartialEq)]
+enum Look {
+    In(State),
+    Migrating,
+    Saved,
+    Transient,
+    Gone,
+    Unreadable,
+    Broken,
 }
 
-fn off() -> Looked {
-    Ok(sighting(State::Off))
-}
+const RUNNING: Look = Look::In(State::Running);
+const SHUT: Look = Look::In(State::Off);
 
-fn migrating() -> Looked {
-    Ok(Sighting { job: true, ..sighting(State::Paused) })
-}
-
-fn saved() -> Looked {
-    Ok(Sighting { saved: true, ..sighting(State::Off) })
-}
-
-fn transient() -> Looked {
-    Ok(Sighting { persistent: false, ..sighting(State::Running) })
-}
-
-fn gone() -> Looked {
-    Err(HypervisorError::NoSuchGuest)
-}
-
-fn unreadable() -> Looked {
-    Err(HypervisorError::Failed("cannot be read".to_owned()))
-}
-
-fn broken() -> Looked {
-    Err(HypervisorError::Unreachable("broken".to_owned()))
+impl Look {
+    fn shows(self) -> Looked {
+        match self {
+            Look::In(state) => Ok(sighting(state)),
+            Look::Migrating => Ok(Sighting { job: true, ..sighting(State::Paused) }),
+            Look::Saved => Ok(Sighting { saved: true, ..sighting(State::Off) }),
+            Look::Transient => Ok(Sighting { persistent: false, ..sighting(State::Running) }),
+            Look::Gone => Err(HypervisorError::NoSuchGuest),
+            Look::Unreadable => Err(HypervisorError::Failed("cannot be read".to_owned())),
+            Look::Broken => Err(HypervisorError::Unreachable("broken".to_owned())),
+        }
+    }
 }
 
 const OFF: PowerAction = PowerAction::Off;
@@ -152,44 +149,16 @@ const ON: PowerAction = PowerAction::On;
 
 #[test]
 fn off_and_reboot_by_what_is_seen() {
-    use Failure::{Elsewhere, NotFound, Unconfirmed, Unreachable};
-    let fenced: [(PowerAction, Vec<Looked>, &[&str]); 10] = [
-        (OFF, vec![running(), off()], &["destroy"]),
-        (OFF, vec![running(), running(), running(), off()], &["destroy"]),
-        (OFF, vec![running(), broken(), unreadable(), off()], &["destroy"]),
-        (OFF, vec![off()], &[]),
-        (OFF, vec![saved(), off()], &["remove"]),
-        (OFF, vec![running(), saved(), off()], &["destroy", "remove"]),
-        (OFF, vec![migrating(), migrating(), running(), off()], &["abort", "destroy"]),
-        (OFF, vec![transient(), gone()], &["destroy"]),
-        (REBOOT, vec![running(), off(), running()], &["destroy", "start"]),
-        (REBOOT, vec![transient(), gone()], &["destroy", "start"]),
-    ];
-    for (number, (action, looks, calls)) in fenced.into_iter().enumerate() {
-        let (seen, called) = Case::new(action, looks).run();
+    for (number, (action, looks, calls)) in FENCED.iter().enumerate() {
+        let (seen, called) = Case::new(*action, looks).run();
         assert!(matches!(seen, Seen::Off(..)), "{number}: {seen:?}");
-        assert_eq!(called, calls, "{number}");
+        assert_eq!(called, *calls, "{number}");
     }
-    let not: [(Vec<Looked>, Failure, &[&str]); 13] = [
-        (vec![running()], Unconfirmed, &["destroy"]),
-        (vec![running(), unreadable()], Unconfirmed, &["destroy"]),
-        (vec![running(), broken()], Unconfirmed, &["destroy"]),
-        (vec![running(), gone()], Unconfirmed, &["destroy"]),
-        (vec![running(), Ok(sighting(State::Crashed))], Unconfirmed, &["destroy"]),
-        (vec![running(), Ok(sighting(State::OffMigrated))], Elsewhere, &["destroy"]),
-        (vec![running(), migrating()], Elsewhere, &["destroy"]),
-        (vec![migrating()], Elsewhere, &["abort"]),
-        (vec![migrating(), Ok(sighting(State::OffMigrated))], Elsewhere, &["abort"]),
-        (vec![saved()], Unconfirmed, &["remove"]),
-        (vec![saved(), running()], Unconfirmed, &["remove"]),
-        (vec![gone()], NotFound, &[]),
-        (vec![unreadable()], Unreachable, &[]),
-    ];
     thread::scope(|scope| {
-        for (number, (looks, failure, calls)) in not.iter().enumerate() {
+        for (number, (looks, failure, calls)) in NOT_FENCED.iter().enumerate() {
             for action in [OFF, REBOOT] {
                 scope.spawn(move || {
-                    let (seen, called) = Case::new(action, looks.clone()).run();
+                    let (seen, called) = Case::new(action, looks).run();
                     assert_eq!(seen, Seen::Failed(*failure), "{number}");
                     assert_eq!(called, *calls, "{number}");
                 });
@@ -198,15 +167,46 @@ fn off_and_reboot_by_what_is_seen() {
     });
 }
 
+const FENCED: &[(PowerAction, &[Look], &[&str])] = &[
+    (OFF, &[RUNNING, SHUT], &["destroy"]),
+    (OFF, &[RUNNING, RUNNING, RUNNING, SHUT], &["destroy"]),
+    (OFF, &[RUNNING, Look::Broken, Look::Unreadable, SHUT], &["destroy"]),
+    (OFF, &[SHUT], &[]),
+    (OFF, &[Look::Saved, SHUT], &["remove"]),
+    (OFF, &[RUNNING, Look::Saved, SHUT], &["destroy", "remove"]),
+    (OFF, &[Look::Migrating, Look::Migrating, RUNNING, RUNNING, SHUT], &["abort", "destroy"]),
+    (OFF, &[Look::Transient, Look::Gone], &["destroy"]),
+    (REBOOT, &[RUNNING, SHUT, RUNNING], &["destroy", "start"]),
+    (REBOOT, &[Look::Transient, Look::Gone], &["destroy", "start"]),
+];
+
+const NOT_FENCED: &[(&[Look], Failure, &[&str])] = &[
+    (&[RUNNING], Failure::Unconfirmed, &["destroy"]),
+    (&[RUNNING, Look::Unreadable], Failure::Unconfirmed, &["destroy"]),
+    (&[RUNNING, Look::Broken], Failure::Unconfirmed, &["destroy"]),
+    (&[RUNNING, Look::Gone], Failure::Unconfirmed, &["destroy"]),
+    (&[RUNNING, Look::In(State::Crashed)], Failure::Unconfirmed, &["destroy"]),
+    (&[RUNNING, Look::In(State::OffMigrated)], Failure::Elsewhere, &["destroy"]),
+    (&[RUNNING, Look::Migrating], Failure::Elsewhere, &["destroy"]),
+    (&[Look::Migrating], Failure::Elsewhere, &["abort"]),
+    (&[Look::Migrating, Look::In(State::OffMigrated)], Failure::Elsewhere, &["abort"]),
+    (&[Look::Saved], Failure::Unconfirmed, &["remove"]),
+    (&[Look::Saved, RUNNING], Failure::Unconfirmed, &["remove"]),
+    (&[Look::Gone], Failure::NotFound, &[]),
+    (&[Look::Unreadable], Failure::Unreachable, &[]),
+];
+/// What the looks show, what is to be seen, and what is to be called.
+type Switched<'a> = (&'a [Look], Result<Started, Failure>, &'a [&'a str]);
+
 #[test]
 fn on_by_what_is_seen() {
-    let cases: [(Vec<Looked>, Result<Started, Failure>, &[&str]); 6] = [
-        (vec![running()], Ok(Started::Before), &[]),
-        (vec![Ok(sighting(State::Paused))], Ok(Started::Before), &[]),
-        (vec![off(), running()], Ok(Started::Now), &["start"]),
-        (vec![off()], Err(Failure::NotStarted), &["start"]),
-        (vec![Ok(sighting(State::OffMigrated))], Err(Failure::Elsewhere), &[]),
-        (vec![unreadable()], Err(Failure::Unreachable), &[]),
+    let cases: [Switched; 6] = [
+        (&[RUNNING], Ok(Started::Before), &[]),
+        (&[Look::In(State::Paused)], Ok(Started::Before), &[]),
+        (&[SHUT, RUNNING], Ok(Started::Now), &["start"]),
+        (&[SHUT], Err(Failure::NotStarted), &["start"]),
+        (&[Look::In(State::OffMigrated)], Err(Failure::Elsewhere), &[]),
+        (&[Look::Unreadable], Err(Failure::Unreachable), &[]),
     ];
     for (number, (looks, expected, calls)) in cases.into_iter().enumerate() {
         let (seen, called) = Case::new(ON, looks).run();
@@ -222,7 +222,7 @@ fn on_by_what_is_seen() {
 #[test]
 fn a_reboot_has_started_what_is_seen_to_run() {
     for (looks, expected) in
-        [([running(), off(), running()], Restart::Started), ([running(), off(), off()], Restart::NotStarted)]
+        [(&[RUNNING, SHUT, RUNNING], Restart::Started), (&[RUNNING, SHUT, SHUT], Restart::NotStarted)]
     {
         let (seen, _) = Case::new(REBOOT, looks).run();
         assert!(matches!(seen, Seen::Off(_, Some(restart)) if restart == expected), "{seen:?}");
@@ -239,13 +239,13 @@ fn whoever_is_off_is_not_obeyed() {
         (Err(HypervisorError::Failed(String::new())), true),
     ] {
         for action in [OFF, REBOOT, ON] {
-            let mut case = Case::new(action, [off(), running()]);
+            let mut case = Case::new(action, &[SHUT, RUNNING]);
             case.stub.requester = requester.clone();
             let refused = case.run().0 == Seen::Failed(Failure::RequesterFenced);
             assert_eq!(refused, !is_obeyed, "{requester:?}");
         }
     }
-    let mut case = Case::new(OFF, [running(), off()]);
+    let mut case = Case::new(OFF, &[RUNNING, SHUT]);
     case.stub.requester = Ok(State::Off);
     *case.order.borrow_mut() = Some(order(TARGET, OFF, TARGET, clock::now()));
     assert!(matches!(case.run().0, Seen::Off(..)), "who fences itself is off in the end");
@@ -254,11 +254,11 @@ fn whoever_is_off_is_not_obeyed() {
 #[test]
 fn nothing_is_begun_once_the_time_is_up() {
     for action in [OFF, REBOOT, ON] {
-        let mut case = Case::new(action, [running()]);
+        let mut case = Case::new(action, &[RUNNING]);
         case.deadline = clock::now();
         assert_eq!(case.run(), (Seen::Failed(Failure::Expired), vec![]));
         // The order's own time.
-        let case = Case::new(action, [running()]);
+        let case = Case::new(action, &[RUNNING]);
         *case.order.borrow_mut() = Some(order(A, action, TARGET, Millis(0)));
         assert_eq!(case.run(), (Seen::Failed(Failure::Expired), vec![]));
     }
@@ -267,7 +267,7 @@ fn nothing_is_begun_once_the_time_is_up() {
 #[test]
 fn a_target_that_bears_another_name_by_now_is_left_alone() {
     for action in [OFF, REBOOT, ON] {
-        let case = Case::new(action, [running()]);
+        let case = Case::new(action, &[RUNNING]);
         case.order.borrow_mut().as_mut().unwrap().by_name = Some("other".to_owned());
         assert_eq!(case.run(), (Seen::Failed(Failure::NotFound), vec![]));
     }
@@ -275,7 +275,7 @@ fn a_target_that_bears_another_name_by_now_is_left_alone() {
 
 #[test]
 fn what_an_earlier_run_began_is_not_destroyed_again() {
-    for (looks, expected) in [(vec![running()], None), (vec![off()], Some(()))] {
+    for (looks, expected) in [(&[RUNNING], None), (&[SHUT], Some(()))] {
         let case = Case::new(OFF, looks);
         *case.order.borrow_mut() = Some(resumed_order(A, OFF, TARGET, clock::now()));
         let (seen, called) = case.run();
@@ -286,8 +286,8 @@ fn what_an_earlier_run_began_is_not_destroyed_again() {
 
 #[test]
 fn what_cannot_be_written_down_is_not_begun() {
-    for (action, before) in [(OFF, running()), (REBOOT, running()), (ON, off())] {
-        let case = Case::new(action, [before]);
+    for (action, before) in [(OFF, RUNNING), (REBOOT, RUNNING), (ON, SHUT)] {
+        let case = Case::new(action, &[before]);
         let (journal, _) = Journal::open(case.folder.path(), clock::now()).unwrap();
         case.folder.close().unwrap();
         let order = case.order.take().unwrap();

@@ -1,6 +1,7 @@
 use super::*;
 use crate::power::Order;
 use crate::power::hypervisor::{Guest, Sighting};
+use crate::power::orders::guest;
 use fencewire_core::Uuid;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -78,20 +79,30 @@ impl Bench {
 
     /// A job that says `word`, and whether it had a connection.
     fn say(&self, word: &'static str) {
+        self.say_for(None, word);
+    }
+
+    fn say_for(&self, owner: Option<Uuid>, word: &'static str) {
         let said = self.said.clone();
-        self.pool.give(Box::new(move |hypervisor| {
+        let say = Box::new(move |hypervisor: Result<&dyn Hypervisor, HypervisorError>| {
             let _ = said.send(if hypervisor.is_ok() { word } else { "no connection" });
-        }));
+        });
+        self.pool.give(owner, say);
     }
 
     /// A job that says "hangs", and hangs until what this gives is dropped.
     fn hang(&self) -> Sender<()> {
+        self.hang_for(None)
+    }
+
+    fn hang_for(&self, owner: Option<Uuid>) -> Sender<()> {
         let (release, released) = mpsc::channel::<()>();
         let said = self.said.clone();
-        self.pool.give(Box::new(move |_| {
+        let hang = Box::new(move |_: Result<&dyn Hypervisor, HypervisorError>| {
             let _ = said.send("hangs");
             let _ = released.recv();
-        }));
+        });
+        self.pool.give(owner, hang);
         release
     }
 
@@ -191,9 +202,32 @@ fn there_are_no_more_threads_than_stated_and_the_rest_waits() {
 }
 
 #[test]
+fn jobs_of_one_guest_that_hang_take_no_more_than_its_share_of_threads() {
+    let (a, b) = (Some(guest(0xa)), Some(guest(0xb)));
+    let bench = Bench::new(2);
+    let mut releases: Vec<_> = (0..RUNNING_PER_REQUESTER + 2).map(|_| bench.hang_for(a)).collect();
+    for _ in 0..RUNNING_PER_REQUESTER / 2 {
+        for _ in 0..2 {
+            bench.hears("hangs");
+        }
+        bench.relieve_much_later();
+    }
+    bench.relieve_much_later();
+    bench.hears_nothing();
+    bench.say_for(b, "another's");
+    bench.hears("another's");
+    bench.say("nobody's");
+    bench.hears("nobody's");
+    // One that comes back makes room for its next, and not before.
+    drop(releases.remove(0));
+    bench.hears("hangs");
+    bench.hears_nothing();
+}
+
+#[test]
 fn a_job_that_panics_does_not_end_its_thread() {
     let bench = Bench::new(1);
-    bench.pool.give(Box::new(|_| panic!("on purpose")));
+    bench.pool.give(None, Box::new(|_| panic!("on purpose")));
     bench.say("after");
     bench.hears("after");
     assert_eq!(bench.threads(), 1);

@@ -96,11 +96,7 @@ fn classic() {
 }
 
 fn list_entry() -> ListEntry<'static> {
-    black_box(ListEntry {
-        name: "any",
-        uuid: Uuid::from_bytes([0; 16]),
-        power: Power::On,
-    })
+    black_box(ListEntry { name: "any", uuid: Uuid::from_bytes([0; 16]), power: Power::On })
 }
 
 fn client() {
@@ -159,10 +155,7 @@ fn ledger(listener: &mut Listener, id: RequestId, request: &Request) {
         call!(Permit::key, &permit);
         call!(Permit::deadline, &permit);
         call!(Permit::resumed, &permit);
-        let seen = Observation {
-            power: Power::Off,
-            asked: TIME,
-        };
+        let seen = Observation { power: Power::Off, asked: TIME };
         match call!(Permit::confirm_off, &permit, seen) {
             Some(off) => {
                 call!(ConfirmedOff::seen, off);
@@ -209,10 +202,7 @@ impl Port for AnyPort {
 
     fn wait(&mut self, write: bool, until: Option<Millis>) -> Result<Ready, Infallible> {
         black_box((write, until));
-        Ok(black_box(Ready {
-            read: true,
-            write: true,
-        }))
+        Ok(black_box(Ready { read: true, write: true }))
     }
 }
 
