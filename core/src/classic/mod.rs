@@ -1,11 +1,16 @@
 //! fence-virt's wire, byte for byte, as Debian's fence_virt 4.12.1 speaks it.
 //!
-//! [`serial`] is its transport for serial ports and channels. All integers are little-endian, all structs packed,
-//! names are padded with NUL. This file holds the numbers that every classic transport shares.
+//! [`serial`] is its transport for serial ports and channels; [`packet`] its signed request for TCP and vsock, with the
+//! [`key`] that signs it. All integers are little-endian, all structs packed, names are padded with NUL. This file holds
+//! what every classic transport shares.
 
+pub mod key;
+pub mod packet;
 pub mod serial;
 
-use crate::words::{Answer, Ask, Outcome, Power, PowerAction, Target};
+use crate::words::{Answer, Ask, BadName, Outcome, Power, PowerAction, RequestKey, Target};
+use core::fmt;
+use sha2::{Digest, Sha256};
 
 /// Port of fence-virt's TCP, vsock and guestfwd transports.
 pub const PORT: u16 = 1229;
@@ -96,4 +101,67 @@ pub(crate) fn code_for(ask: &Ask, answer: &Answer<'_>) -> Option<Code> {
         },
         _ => return None,
     })
+}
+
+/// `flags` bit 0: the domain field holds a UUID. No other bit is defined. fence_xvm sets it and fence_virt does not;
+/// nobody needs it, since the text's shape says as much.
+pub const FLAG_UUID: u8 = 1;
+
+/// Why a whole frame is no request. It is answered with "failed", and nothing is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// This action byte stands for nothing. 0 ("null") is one of these.
+    Action(u8),
+    /// An undefined bit is set in the flags.
+    Flags(u8),
+    /// The domain field holds no name that a guest can have.
+    Name(BadName),
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Malformed::Action(byte) => write!(f, "{byte} is no action"),
+            Malformed::Flags(bits) => write!(f, "flags {bits:#04x} has an undefined bit"),
+            Malformed::Name(why) => fmt::Display::fmt(why, f),
+        }
+    }
+}
+
+/// What the fields that every request has ask.
+pub(crate) fn ask_of(action: u8, flags: u8, domain: &[u8]) -> Result<Ask, Malformed> {
+    if !matches!(action, 1..=6) {
+        return Err(Malformed::Action(action));
+    }
+    if flags & !FLAG_UUID != 0 {
+        return Err(Malformed::Flags(flags));
+    }
+    let target = match padded(domain).map_err(Malformed::Name)? {
+        [] => None,
+        text => Some(Target::parse(text).map_err(Malformed::Name)?),
+    };
+    ask_from(action, target).ok_or(Malformed::Name(BadName::Empty))
+}
+
+/// The classic sequence number is the microseconds of the requester's clock, no more than a hint: the whole frame is
+/// what makes a request the same request.
+pub(crate) fn key_of(frame: &[u8]) -> RequestKey {
+    let digest: [u8; 32] = Sha256::digest(frame).into();
+    let (id, body) = digest.split_at(8);
+    RequestKey { id: u64::from_le_bytes(leading(id)), body: leading(body) }
+}
+
+/// The first `N` bytes; zeros where there are not so many.
+fn leading<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.first_chunk().copied().unwrap_or([0; N])
+}
+
+/// The text before the first NUL of a padded field; only NUL may follow, and one must.
+fn padded(field: &[u8]) -> Result<&[u8], BadName> {
+    let end = field.iter().position(|&byte| byte == 0).ok_or(BadName::TooLong)?;
+    let (text, padding) = field.split_at(end);
+    if padding.iter().any(|&byte| byte != 0) {
+        return Err(BadName::AfterNul);
+    }
+    Ok(text)
 }

@@ -9,10 +9,9 @@
 //! entry    name [u8; 64] · uuid [u8; 64] · state u8 · pad u8
 //! ```
 
-use super::{Code, NAME_FIELD, action_byte, ask_from};
+use super::{Code, NAME_FIELD, action_byte};
+pub use super::{FLAG_UUID, Malformed};
 use crate::words::{Ask, BadName, GuestName, ListEntry, Power, RequestKey, Target, UUID_TEXT_LEN, Uuid};
-use core::fmt;
-use sha2::{Digest, Sha256};
 
 /// 0x61626261, little-endian: "abba".
 pub const MAGIC: [u8; 4] = [0x61, 0x62, 0x62, 0x61];
@@ -31,10 +30,6 @@ pub const REPLY_LEN: usize = MAGIC.len() + 1;
 pub const ENTRY_LEN: usize = NAME_FIELD + NAME_FIELD + 1 + 1;
 const _: () = assert!(ENTRY_LEN == 130);
 
-/// `flags` bit 0: the domain field holds a UUID. No other bit is defined. fence_xvm sets it and fence_virt does not;
-/// nobody needs it, since the text's shape says as much.
-pub const FLAG_UUID: u8 = 1;
-
 /// libvirt's `VIR_DOMAIN_RUNNING`, the only state that fence_virt prints as `on`.
 const STATE_ON: u8 = 1;
 /// libvirt's `VIR_DOMAIN_SHUTOFF`.
@@ -42,27 +37,6 @@ const STATE_OFF: u8 = 5;
 
 /// The bytes of a request.
 pub type RequestFrame = [u8; REQUEST_LEN];
-
-/// Why a whole frame is no request. It is answered with "failed", and nothing is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
-    /// This action byte stands for nothing. 0 ("null") is one of these.
-    Action(u8),
-    /// An undefined bit is set in the flags.
-    Flags(u8),
-    /// The domain field holds no name that a guest can have.
-    Name(BadName),
-}
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Malformed::Action(byte) => write!(f, "{byte} is no action"),
-            Malformed::Flags(bits) => write!(f, "flags {bits:#04x} has an undefined bit"),
-            Malformed::Name(why) => fmt::Display::fmt(why, f),
-        }
-    }
-}
 
 /// Writes a request. A name in which the magic stands cannot be sent: the other end could not find the frame's end.
 /// Of the sequence number the low 24 bits go out, so that the frame's last byte is 0 and never looks like the first of
@@ -94,41 +68,7 @@ pub fn encode_request(ask: &Ask, seqno: u32) -> Result<RequestFrame, BadName> {
 pub fn decode_request(frame: &RequestFrame) -> Result<(Ask, RequestKey), Malformed> {
     let [_, _, _, _, action, flags, rest @ ..] = frame;
     let (domain, _seqno) = rest.split_at(NAME_FIELD);
-    if !matches!(action, 1..=6) {
-        return Err(Malformed::Action(*action));
-    }
-    if flags & !FLAG_UUID != 0 {
-        return Err(Malformed::Flags(*flags));
-    }
-    let target = match padded(domain).map_err(Malformed::Name)? {
-        [] => None,
-        text => Some(Target::parse(text).map_err(Malformed::Name)?),
-    };
-    let ask = ask_from(*action, target).ok_or(Malformed::Name(BadName::Empty))?;
-    Ok((ask, key(frame)))
-}
-
-/// The classic sequence number is the microseconds of the requester's clock, no more than a hint: the whole frame is
-/// what makes a request the same request.
-fn key(frame: &RequestFrame) -> RequestKey {
-    let digest: [u8; 32] = Sha256::digest(frame).into();
-    let (id, body) = digest.split_at(8);
-    RequestKey { id: u64::from_le_bytes(leading(id)), body: leading(body) }
-}
-
-/// The first `N` bytes; zeros where there are not so many.
-fn leading<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    bytes.first_chunk().copied().unwrap_or([0; N])
-}
-
-/// The text before the first NUL of a padded field; only NUL may follow, and one must.
-fn padded(field: &[u8]) -> Result<&[u8], BadName> {
-    let end = field.iter().position(|&byte| byte == 0).ok_or(BadName::TooLong)?;
-    let (text, padding) = field.split_at(end);
-    if padding.iter().any(|&byte| byte != 0) {
-        return Err(BadName::AfterNul);
-    }
-    Ok(text)
+    Ok((super::ask_of(*action, *flags, domain)?, super::key_of(frame)))
 }
 
 /// Whether the magic stands anywhere in `bytes`.

@@ -9,6 +9,8 @@ use core::hint::black_box;
 use core::panic::PanicInfo;
 
 use embedded_io::{ErrorType, Read, Write};
+use fencewire_core::classic::key::{Hash, Key, TAG_LEN};
+use fencewire_core::classic::packet::{self, Fresh};
 use fencewire_core::classic::serial::{self, ENTRY_LEN, Entry, REQUEST_LEN};
 use fencewire_core::classic::{self, Code};
 use fencewire_core::driver::{Driver, Port, Ready};
@@ -81,7 +83,19 @@ fn ask() -> Ask {
     }
 }
 
+fn packet() {
+    let _ = call!(Hash::from_byte, 2);
+    call!(Hash::as_byte, Hash::Sha512);
+    let Ok(key) = call!(Key::absorb, bytes()) else { return };
+    call!(Key::tag, &key, Hash::Sha512, &[bytes()]);
+    call!(Key::proves, &key, Hash::Sha256, &[bytes()], &[0; TAG_LEN]);
+    let fresh = Fresh { random: [0; 6], seqno: 0 };
+    call!(packet::encode_request, &ask(), fresh, Hash::Sha256, &key);
+    let _ = call!(packet::decode_request, &[0; packet::REQUEST_LEN], Hash::Sha256, &key);
+}
+
 fn classic() {
+    packet();
     call!(classic::action_byte, &ask());
     call!(Code::from_byte, 0);
 
