@@ -7,6 +7,7 @@
 //! | `their_server` | our agent | `fence_virtd` |
 //! | `ours_both` | our agent | our bridge |
 //! | `ours` | bytes | our bridge, where theirs does what it must not |
+//! | `ordinary_user` | bytes | our bridge, without privilege |
 //! | `theirs` (a test program of its own) | bytes and `fence_virt` | `fence_virtd`, doing what it must not |
 //!
 //! What `fence_virtd` does and ours must not is a table of rows, "theirs / ours"; each row that can be seen over a
@@ -21,6 +22,7 @@
 
 mod agent;
 mod libvirtd;
+mod ordinary_user;
 mod ours;
 mod ours_both;
 mod their_client;

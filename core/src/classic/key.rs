@@ -25,7 +25,7 @@ pub enum Hash {
     Sha512,
 }
 
-/// Why a byte is no [`Hash`].
+/// Why a byte is no [`enum@Hash`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeakHash {
     /// 0: the sender proves nothing.
