@@ -47,7 +47,7 @@ bare-metal: ## the core on microcontrollers, proved free of panics by the linker
 	@tests/bare-metal/check
 
 bench: build ## measure, beside what it replaces
-	cargo run --release -p fencewire-tests --bin bench
+	TMPDIR=$(or $(wildcard /dev/shm),/tmp) cargo run --release -p fencewire-tests --bin bench
 
 demo: build ## one guest fences another, on this machine, without a hypervisor
 	cargo run --release -q -p fencewire-tests --bin demo

@@ -73,6 +73,9 @@ enum Result {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotRecorded;
 
+/// `statfs`'s type of a tmpfs: linux/magic.h.
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
 impl Journal {
     /// Opens the folder, makes it where it is missing, and gives what earlier runs left in it.
     pub fn open(folder: &Path, now: Millis) -> io::Result<(Journal, Vec<Entry>)> {
@@ -82,6 +85,12 @@ impl Journal {
             .map_err(|_| io::Error::new(io::ErrorKind::AddrInUse, "another fencewired uses it"))?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
         let journal = Journal { folder: folder.to_owned(), boot, _lock: Arc::new(lock) };
+        if rustix::fs::statfs(folder)?.f_type != TMPFS_MAGIC {
+            tracing::warn!(
+                folder = %folder.display(),
+                "the journal's folder is not on a tmpfs: every fence waits for its disk"
+            );
+        }
         // A folder that can be read and not written would be found out at the first fence.
         let probe = folder.join(".probe");
         File::create(&probe)?;

@@ -1,8 +1,8 @@
 //! One JSON line for each decision: who asked what of whom by which channel, and what came of it.
 //!
 //! Written by a thread of its own: a full or hung disk delays no fence. Power actions are handed to it at once, the rest
-//! a few at a time. What could not be written is counted and said
-//! in the log. With `required = true`, a power request is refused while the last one could not be written.
+//! a few at a time. What could not be written is counted and said in the log. With `required = true`, a power action begins only when it is on the disk that it does, and is refused
+//! while the last record could not be written.
 
 use crate::config::RecordsConfig;
 use serde::Serialize;
@@ -63,7 +63,7 @@ impl Record {
 /// Where records go.
 #[derive(Debug)]
 pub struct Records {
-    sender: Option<SyncSender<Vec<Record>>>,
+    sender: Option<SyncSender<Batch>>,
     writer: Option<JoinHandle<()>>,
     batch: Vec<Record>,
     lost: usize,
@@ -99,6 +99,11 @@ impl Records {
         self.required && (self.failing.load(Ordering::Relaxed) || self.lost > 0)
     }
 
+    /// What a power action has to be written with before it begins, where records are required.
+    pub fn beforehand(&self) -> Option<Beforehand> {
+        self.sender.clone().filter(|_| self.required).map(Beforehand)
+    }
+
     /// Takes a record. Never waits for the disk.
     pub fn put(&mut self, record: Record) {
         let at_once = record.is_power();
@@ -112,15 +117,35 @@ impl Records {
     pub fn hand_over(&mut self) {
         let batch = std::mem::take(&mut self.batch);
         let Some(sender) = self.sender.as_ref().filter(|_| !batch.is_empty()) else { return };
-        match sender.try_send(batch) {
+        match sender.try_send(Batch { records: batch, written: None }) {
             Ok(()) => {
                 if self.lost > 0 {
                     tracing::warn!(lost = self.lost, "records were lost: the disk did not take them in time");
                     self.lost = 0;
                 }
             }
-            Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => self.lost += batch.len(),
+            Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => self.lost += batch.records.len(),
         }
+    }
+}
+
+/// Records for the writer, and who waits until they are on the disk.
+#[derive(Debug)]
+struct Batch {
+    records: Vec<Record>,
+    written: Option<SyncSender<bool>>,
+}
+
+/// For a worker that may begin nothing unless it is on the disk that it does.
+#[derive(Debug, Clone)]
+pub struct Beforehand(SyncSender<Batch>);
+
+impl Beforehand {
+    /// Writes a record and waits for the disk. Says whether it is there.
+    pub fn write(&self, record: Record) -> bool {
+        let (written, is_written) = sync_channel(1);
+        let batch = Batch { records: vec![record], written: Some(written) };
+        self.0.send(batch).is_ok() && is_written.recv().unwrap_or(false)
     }
 }
 
@@ -143,15 +168,19 @@ fn open(config: &RecordsConfig) -> io::Result<File> {
 }
 
 /// Writes whatever waits in one go; flushes to the disk once for all the power actions in it.
-fn write(mut file: File, records: &Receiver<Vec<Record>>, failing: &AtomicBool) {
+fn write(mut file: File, records: &Receiver<Batch>, failing: &AtomicBool) {
     let mut lines = Vec::new();
     while let Ok(first) = records.recv() {
         lines.clear();
         let mut power = false;
-        for record in std::iter::once(first).chain(records.try_iter()).flatten() {
-            power |= record.is_power();
-            if serde_json::to_writer(&mut lines, &record).is_ok() {
-                lines.push(b'\n');
+        let mut waiting = Vec::new();
+        for batch in std::iter::once(first).chain(records.try_iter()) {
+            waiting.extend(batch.written);
+            for record in batch.records {
+                power |= record.is_power();
+                if serde_json::to_writer(&mut lines, &record).is_ok() {
+                    lines.push(b'\n');
+                }
             }
         }
         let written = file.write_all(&lines).and_then(|()| if power { file.sync_data() } else { Ok(()) });
@@ -161,6 +190,10 @@ fn write(mut file: File, records: &Receiver<Vec<Record>>, failing: &AtomicBool) 
             tracing::error!(%why, "records could not be written");
         }
         failing.store(written.is_err(), Ordering::Relaxed);
+        for worker in waiting {
+            // One that has given up is told nothing.
+            let _ = worker.try_send(written.is_ok());
+        }
     }
 }
 

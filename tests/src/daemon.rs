@@ -481,7 +481,7 @@ pub fn acts(records: &[Value]) -> Vec<&Value> {
     let is_power = |record: &Value| matches!(record["action"].as_str(), Some("off" | "reboot" | "on"));
     let is_nothing = |record: &Value| {
         let outcome = record["outcome"].as_str().unwrap_or_default();
-        outcome == "denied" || outcome == "no such guest" || outcome.starts_with("refused: ")
+        outcome == "denied" || outcome == "no such guest" || outcome.starts_with("refused")
     };
     records.iter().filter(|record| is_power(record) && !is_nothing(record)).collect()
 }

@@ -169,7 +169,11 @@ impl Bridge {
         let channel = &mut self.channels[at];
         channel.why = None;
         channel.open += 1;
-        tracing::info!(channel = channel.name, guest = %channel.spec.guest, "connected");
+        match channel.spec.kind {
+            // Such a channel's callers come and go with each request.
+            ChannelKind::UnixListen { .. } => tracing::debug!(channel = channel.name, "called"),
+            _ => tracing::info!(channel = channel.name, guest = %channel.spec.guest, "connected"),
+        }
         let connection = Connection {
             channel: at,
             stream,
@@ -347,7 +351,10 @@ impl Bridge {
         let at = connection.channel;
         let channel = &mut self.channels[at];
         channel.open -= 1;
-        tracing::info!(channel = channel.name, guest = %channel.spec.guest, why, "connection ended");
+        match channel.spec.kind {
+            ChannelKind::UnixListen { .. } => tracing::debug!(channel = channel.name, why, "connection ended"),
+            _ => tracing::info!(channel = channel.name, guest = %channel.spec.guest, why, "connection ended"),
+        }
         self.connection_gone(token);
         let channel = &mut self.channels[at];
         if channel.listener.is_some() {

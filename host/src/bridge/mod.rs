@@ -36,7 +36,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, io};
 
 /// How long what has begun may take to end after [`Handle::stop`].
@@ -50,9 +50,6 @@ const REFRESH: Millis = Millis(2_000);
 
 /// For so long, what the hypervisor said of who its guests are is not asked again for a name that nobody bears.
 const FRESH: Millis = Millis(100);
-
-/// How long an answer that was just asked for is waited for without going to sleep: what that takes, twice.
-const NEAR: Duration = Duration::from_micros(20);
 
 /// Threads that only look. They have connections of their own: no status waits behind a destroy.
 const QUERY_THREADS: usize = 2;
@@ -75,8 +72,6 @@ pub struct Bridge {
     again: VecDeque<usize>,
     buffer: Box<[u8; 4096]>,
     roster: Roster,
-    /// A query was given out in this turn of the loop.
-    expects_answer: bool,
     /// Since when the hypervisor's answer to who its guests are is waited for.
     refreshing: Option<Millis>,
     refreshed: Option<Millis>,
@@ -220,7 +215,6 @@ impl Bridge {
             again: VecDeque::new(),
             buffer: Box::new([0; 4096]),
             roster,
-            expects_answer: false,
             refreshing: None,
             refreshed: None,
             unreachable: false,
@@ -238,8 +232,10 @@ impl Bridge {
             records,
             stopping: None,
         };
+        if !remembered.is_empty() {
+            tracing::info!(requests = remembered.len(), "requests of an earlier run are remembered");
+        }
         for entry in remembered {
-            tracing::info!(requester = %entry.requester, what = ?entry.what, "a request of an earlier run is remembered");
             bridge.requesters.entry(entry.requester).or_default().restore(&entry);
         }
         Ok(bridge)
@@ -266,7 +262,9 @@ impl Bridge {
             for event in &events {
                 self.guarded(event.token().0, |bridge, token| bridge.ready(token, event.is_read_closed()));
             }
-            self.take_notes();
+            while let Ok(note) = self.notes.try_recv() {
+                self.note(note);
+            }
             self.due();
             for _ in 0..self.again.len() {
                 if let Some(token) = self.again.pop_front() {
@@ -276,24 +274,6 @@ impl Bridge {
         }
         tracing::info!("stopped");
         Ok(())
-    }
-
-    fn take_notes(&mut self) {
-        let mut until = None;
-        loop {
-            match self.notes.try_recv() {
-                Ok(note) => self.note(note),
-                // Where a query was just given out, its answer may be as near as going to sleep and being woken.
-                Err(_) if self.expects_answer => {
-                    let now = Instant::now();
-                    if now >= *until.get_or_insert(now + NEAR) {
-                        self.expects_answer = false;
-                    }
-                    std::hint::spin_loop();
-                }
-                Err(_) => return,
-            }
-        }
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
@@ -350,7 +330,6 @@ impl Bridge {
     }
 
     fn note(&mut self, note: Note) {
-        self.expects_answer &= matches!(note, Note::Ended(..) | Note::Stop);
         match note {
             Note::Guests(guests) => self.learn(guests),
             Note::Reached(ask, reached) => self.reached(ask, reached),

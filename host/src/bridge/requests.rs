@@ -131,8 +131,7 @@ impl Bridge {
         self.queries.give(Some(requester), ask);
     }
 
-    fn ask_for_state(&mut self, id: AskId, requester: Uuid, target: Uuid) {
-        self.expects_answer = true;
+    fn ask_for_state(&self, id: AskId, requester: Uuid, target: Uuid) {
         let handle = self.handle.clone();
         let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
             handle.tell(Note::State(id, hypervisor.and_then(|hypervisor| hypervisor.state(target))));
@@ -231,7 +230,7 @@ impl Bridge {
         let refusal = if self.stopping.is_some() {
             Some("the bridge is stopping")
         } else if self.records.refuse() {
-            Some("records are required and could not be written")
+            Some("records are required, and the last could not be written")
         } else if is_off && !memory.may_destroy(target, allowed.budget_per_minute(), now) {
             Some("the group's budget_per_minute is used up")
         } else {
@@ -270,8 +269,11 @@ impl Bridge {
         let deadline = now.plus(self.time_to_answer);
         let (handle, journal) = (self.handle.clone(), self.journal.clone());
         let requester = order.requester();
+        let beforehand = self.records.beforehand().zip(self.begun_record(&order));
         let carry_out = Box::new(move |hypervisor: Result<&dyn Hypervisor, HypervisorError>| {
+            let is_written = beforehand.is_none_or(|(records, begun)| records.write(begun));
             let seen = match hypervisor {
+                Ok(_) if !is_written => Seen::Failed(Failure::NotRecorded),
                 Ok(hypervisor) => {
                     let run = || operation::run(hypervisor, &order, &journal, deadline);
                     panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or(Seen::Failed(Failure::Unconfirmed))
@@ -431,33 +433,40 @@ impl Bridge {
         }
     }
 
+    /// That an order is about to be carried out, for whoever asked for it.
+    fn begun_record(&self, order: &Order) -> Option<Record> {
+        let ask = self.asks.values().find(|ask| ask.request.key() == order.key())?;
+        Some(self.record_of(ask, "begun", None, false))
+    }
+
     fn record(&mut self, ask: &Ask, answer: &Answer<'_>, why: Option<String>, repeated: bool) {
+        let (outcome, is_good) = in_words(answer);
+        let is_power = matches!(ask.request.ask(), What::Power(..));
+        let record = self.record_of(ask, outcome, why, repeated);
+        let Record { requester, action, target, why, ms, .. } = &record;
+        match (is_good, is_power) {
+            (false, _) => tracing::warn!(requester, action, target, outcome, why, repeated, ms, "not done"),
+            (true, true) => tracing::info!(requester, action, target, outcome, repeated, ms, "done"),
+            (true, false) => tracing::debug!(requester, action, target, outcome, ms, "answered"),
+        }
+        self.records.put(record);
+    }
+
+    fn record_of(&self, ask: &Ask, outcome: &str, why: Option<String>, repeated: bool) -> Record {
         let request = ask.request.ask();
         let channel = &self.channels[ask.channel];
-        let ms = clock::now().since(ask.request.received()).0;
-        let (action, target) = (request.action(), request.target().map(ToString::to_string));
-        let (outcome, is_good) = in_words(answer);
-        let (requester, uuid) = (channel.spec.guest.to_string(), ask.target.map(|uuid| uuid.to_string()));
-        let shown = target.as_deref();
-        match (is_good, matches!(request, What::Power(..))) {
-            (false, _) => {
-                tracing::warn!(requester, action, target = shown, outcome, why, repeated, ms, "not done");
-            }
-            (true, true) => tracing::info!(requester, action, target = shown, outcome, repeated, ms, "done"),
-            (true, false) => tracing::debug!(requester, action, target = shown, outcome, ms, "answered"),
-        }
-        self.records.put(Record {
+        Record {
             time: Record::now(),
             channel: channel.name.clone(),
-            requester,
-            action,
-            target,
-            uuid,
+            requester: channel.spec.guest.to_string(),
+            action: request.action(),
+            target: request.target().map(ToString::to_string),
+            uuid: ask.target.map(|uuid| uuid.to_string()),
             outcome: outcome.to_owned(),
             why,
             repeated,
-            ms,
-        });
+            ms: clock::now().since(ask.request.received()).0,
+        }
     }
 }
 
@@ -491,7 +500,7 @@ fn in_other_words(failure: Failure) -> &'static str {
         Failure::RequesterFenced => "refused: the requester is being fenced, or is off",
         Failure::Elsewhere => "migrating or migrated: may run elsewhere",
         Failure::NotStarted => "could not be started",
-        Failure::Busy => "refused: too much at once",
-        Failure::NotRecorded => "refused: the journal cannot be written",
+        Failure::Busy => "refused",
+        Failure::NotRecorded => "refused: it cannot be written down first",
     }
 }

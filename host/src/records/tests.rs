@@ -130,3 +130,17 @@ fn a_disk_that_hangs_makes_nobody_wait_and_is_served_again_when_it_goes_on() {
         drained.is_finished()
     });
 }
+
+#[test]
+fn where_records_are_required_what_begins_is_on_the_disk_first_or_does_not_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records.jsonl");
+    let good = records(&path, true).unwrap();
+    assert!(good.beforehand().unwrap().write(record("off", 1)));
+    assert_eq!(lines(&path).len(), 1, "it is there when that returns");
+
+    let full = records(Path::new("/dev/full"), true).unwrap();
+    assert!(!full.beforehand().unwrap().write(record("off", 1)));
+
+    assert!(records(&path, false).unwrap().beforehand().is_none(), "nobody waits for what is not required");
+}

@@ -89,8 +89,8 @@ fn take(step: &Step, device: &Path) -> bool {
     }
     let code = code.unwrap_or(-1);
     let right = code == step.exit && stdout.starts_with(step.prints);
-    let verdict = if right { "as it should" } else { "NOT as it should" };
-    println!("  exit {code} after {:.1} ms: {verdict}\n", elapsed.as_secs_f64() * 1000.0);
+    let verdict = if right { "as expected" } else { "NOT as expected" };
+    println!("  exit {code}, {verdict} ({:.1} ms)\n", elapsed.as_secs_f64() * 1000.0);
     right
 }
 
