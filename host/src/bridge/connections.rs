@@ -169,11 +169,7 @@ impl Bridge {
         let channel = &mut self.channels[at];
         channel.why = None;
         channel.open += 1;
-        match channel.spec.kind {
-            // Such a channel's callers come and go with each request.
-            ChannelKind::UnixListen { .. } => tracing::debug!(channel = channel.name, "called"),
-            _ => tracing::info!(channel = channel.name, guest = %channel.spec.guest, "connected"),
-        }
+        tracing::info!(channel = channel.name, guest = %channel.spec.guest, "connected");
         let connection = Connection {
             channel: at,
             stream,
@@ -351,10 +347,7 @@ impl Bridge {
         let at = connection.channel;
         let channel = &mut self.channels[at];
         channel.open -= 1;
-        match channel.spec.kind {
-            ChannelKind::UnixListen { .. } => tracing::debug!(channel = channel.name, why, "connection ended"),
-            _ => tracing::info!(channel = channel.name, guest = %channel.spec.guest, why, "connection ended"),
-        }
+        tracing::info!(channel = channel.name, guest = %channel.spec.guest, why, "connection ended");
         self.connection_gone(token);
         let channel = &mut self.channels[at];
         if channel.listener.is_some() {
