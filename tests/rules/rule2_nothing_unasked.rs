@@ -122,7 +122,7 @@ fn bytes_that_waited_for_the_bridge_to_answer_the_call_fence_nobody() {
     let path = setup.folder().join("called.sock");
     let mut daemon = setup.channel("unix-listen", &path, "vm2").start();
     let mut callers: Vec<_> = (0..CALLERS).map(|_| GuestChannel::connect(&path, DEADLINE)).collect();
-    daemon.wait_connected(&path, CALLERS);
+    settle(&mut callers);
     let mut waiting = GuestChannel::connect(&path, DEADLINE);
     waiting.send(&frame(OFF, "vm1"));
     // It has to wait until one of the others goes.
@@ -135,16 +135,22 @@ fn bytes_that_waited_for_the_bridge_to_answer_the_call_fence_nobody() {
 #[test]
 fn bytes_that_a_bridge_reads_late_after_connecting_fence_nobody() {
     let names: Vec<String> = (0..400).map(|number| format!("vm{number:03}")).collect();
-    let mut daemon = Daemon::setup().served(names.iter().map(|name| Guest::new(name))).launch();
-    let mut first = daemon.channel("vm000");
-    first.accept(DEADLINE);
-    // It is connecting to the others, and has read nothing yet.
-    daemon.process().signal(Signal::STOP);
-    first.send(&frame(OFF, "vm001"));
-    thread::sleep(Duration::from_millis(300));
-    daemon.process().signal(Signal::CONT);
-    settle([&mut first]);
-    daemon.stop_and_expect_no_act();
+    for _ in 0..10 {
+        let mut daemon = Daemon::setup().served(names.iter().map(|name| Guest::new(name))).launch();
+        let mut first = daemon.channel("vm000");
+        first.accept(DEADLINE);
+        daemon.process().signal(Signal::STOP);
+        first.send(&frame(OFF, "vm001"));
+        thread::sleep(Duration::from_millis(300));
+        // It was still connecting to the others then, and had read nothing, unless it has said that it serves.
+        let was_held_up = daemon.logged(" serving ").is_none();
+        daemon.process().signal(Signal::CONT);
+        settle([&mut first]);
+        if was_held_up {
+            return daemon.stop_and_expect_no_act();
+        }
+    }
+    panic!("no bridge was held up while it connected, ten times over");
 }
 
 /// Rule 2, reset: a guest that was fenced has nothing more to say: what it had begun to say is not carried on with.

@@ -13,7 +13,7 @@ use fencewire_tests::process::DEADLINE;
 use fencewire_tests::scripted::{Call, Gate, OnStart, ScriptedHypervisor};
 use fencewired::power::hypervisor::State;
 
-use crate::common::{ask, bed, expect_nothing_done, frame, three};
+use crate::common::{IMPATIENT, ask, bed, expect_nothing_done, frame, three};
 
 /// vm1 switches `slow` on, and the hypervisor hangs in that; vm2's `off` waits behind it.
 struct Queue {
@@ -28,11 +28,17 @@ struct Queue {
 
 impl Queue {
     #[track_caller]
-    fn new(wire: &str) -> Self {
+    fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With these lines for the hypervisor.
+    #[track_caller]
+    fn with(lines: &str) -> Self {
         let hypervisor = ScriptedHypervisor::with(["vm1", "vm2", "vm3", "slow"]);
         hypervisor.change("slow", |guest| guest.state = State::Off);
         let gate = hypervisor.hold(Call::Start, "slow");
-        let bed = BridgeBed::setup(&hypervisor).wire(&format!("classic = true\n{wire}")).start();
+        let bed = BridgeBed::setup(&hypervisor).hypervisor(lines).start();
         let [mut vm1, mut vm2, mut vm3] = ["vm1", "vm2", "vm3"].map(|guest| bed.channel(guest));
         vm1.send(&frame(ON, "slow"));
         gate.wait_for(1, DEADLINE);
@@ -73,10 +79,22 @@ fn a_request_whose_time_is_up_in_the_queue_is_never_carried_out() {
     assert_eq!(hypervisor.done_to("slow"), [Call::Start]);
 }
 
+/// Rule 2, time: nor is one that was answered "failed" while it waited, since the hypervisor takes too long for another.
+#[test]
+fn a_request_that_was_answered_while_it_waited_is_never_carried_out() {
+    let mut queue = Queue::with(IMPATIENT);
+    assert_eq!(reply(&queue.vm2.read(REPLY_LENGTH, DEADLINE)), FAILED);
+    assert_eq!(reply(&queue.vm1.read(REPLY_LENGTH, DEADLINE)), FAILED, "the `on` that hangs");
+    queue.gate.open();
+    assert_eq!(ask(&mut queue.vm3, ON, "slow"), SUCCESS, "what goes through the same queue afterwards");
+    assert_eq!(queue.vm2.ask(&queue.off, DEADLINE), FAILED, "the same request is over for good");
+    assert_eq!(queue.hypervisor.done_to("slow"), [Call::Start]);
+}
+
 /// Rule 2, withdrawn: a request whose connection has gone before it began is never begun. Sent again, it is a new one.
 #[test]
 fn a_request_whose_connection_closed_before_it_began_is_never_carried_out() {
-    let mut queue = Queue::new("");
+    let mut queue = Queue::new();
     queue.vm2.close();
     reconnect([&mut queue.vm2]);
     queue.go_on_and_expect_no_destroy();
@@ -103,7 +121,7 @@ fn give_up_and_ask_something_else(channel: &mut GuestChannel, target: &str) {
 /// Rule 2, withdrawn: nor is one whose asker asks for something else by now.
 #[test]
 fn a_request_whose_asker_gave_up_before_it_began_is_never_carried_out() {
-    let mut queue = Queue::new("");
+    let mut queue = Queue::new();
     give_up_and_ask_something_else(&mut queue.vm2, "vm1");
     queue.go_on_and_expect_no_destroy();
 }
@@ -181,7 +199,7 @@ fn a_guest_that_is_off_fences_nobody() {
 /// Rule 2, requester: what a guest had asked for before it was fenced is not begun afterwards, also when it runs again.
 #[test]
 fn what_a_guest_asked_for_before_it_was_rebooted_is_never_carried_out() {
-    let mut queue = Queue::new("");
+    let mut queue = Queue::new();
     assert_eq!(ask(&mut queue.vm3, REBOOT, "vm2"), SUCCESS);
     assert_eq!(queue.hypervisor.state("vm2"), State::Running);
     queue.go_on_and_expect_no_destroy();

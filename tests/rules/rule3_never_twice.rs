@@ -212,6 +212,25 @@ fn who_joins_a_fence_after_its_last_look_is_answered_by_a_new_look() {
     assert_eq!(hypervisor.done_to("vm2"), [Call::Destroy]);
 }
 
+/// Rules 1 and 3, two at once: an `on` likewise.
+#[test]
+fn who_joins_an_on_after_its_last_look_is_answered_by_a_new_look() {
+    let hypervisor = ScriptedHypervisor::with(["vm1", "vm2", "vm3", "vm4"]);
+    let gate = hypervisor.hold_reply(Call::Look, "vm2");
+    let bed = BridgeBed::start(&hypervisor);
+    let [mut vm1, mut vm3, mut vm4] = ["vm1", "vm3", "vm4"].map(|guest| bed.channel(guest));
+    vm1.send(&frame(ON, "vm2"));
+    gate.wait_for(1, DEADLINE);
+    hypervisor.change("vm2", |guest| guest.state = State::Off);
+    thread::sleep(Duration::from_millis(5));
+    vm3.send(&frame(ON, "vm2"));
+    assert_eq!(ask(&mut vm4, STATUS, "vm1"), SUCCESS, "by now the bridge has read both");
+    gate.open();
+    assert_eq!([&mut vm1, &mut vm3].map(|channel| reply(&channel.read(REPLY_LENGTH, DEADLINE))), [SUCCESS, SUCCESS]);
+    assert_eq!(hypervisor.state("vm2"), State::Running, "on for the one that asked last");
+    assert_eq!(hypervisor.done_to("vm2"), [Call::Start]);
+}
+
 /// Rule 3, journal: what could not be remembered over a restart is not begun.
 #[test]
 fn a_fence_that_cannot_be_written_down_is_failed_and_not_begun() {

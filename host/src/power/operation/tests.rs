@@ -189,6 +189,7 @@ const NOT_FENCED: &[(&[Look], Failure, &[&str])] = &[
     (&[RUNNING, Look::In(State::OffMigrated)], Failure::Elsewhere, &["destroy"]),
     (&[RUNNING, Look::Migrating], Failure::Elsewhere, &["destroy"]),
     (&[Look::Migrating], Failure::Elsewhere, &["abort"]),
+    (&[Look::Migrating, RUNNING, Look::Migrating], Failure::Elsewhere, &["abort"]),
     (&[Look::Migrating, Look::In(State::OffMigrated)], Failure::Elsewhere, &["abort"]),
     (&[Look::Saved], Failure::Unconfirmed, &["remove"]),
     (&[Look::Saved, RUNNING], Failure::Unconfirmed, &["remove"]),
