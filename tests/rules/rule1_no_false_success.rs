@@ -105,7 +105,7 @@ fn unreachable() -> HypervisorError {
 #[test]
 fn a_guest_that_is_off_too_late_is_failed_then_and_off_when_asked_again() {
     let hypervisor = three();
-    hypervisor.change("vm2", |guest| guest.on_destroy = OnDestroy::OffAfter(Duration::from_secs(3)));
+    hypervisor.change("vm2", |guest| guest.on_destroy = OnDestroy::OffAfter(Duration::from_mins(1)));
     let (_bed, mut vm1) = impatient_bed(&hypervisor);
     assert_eq!(ask(&mut vm1, OFF, "vm2"), FAILED);
     hypervisor.change("vm2", |guest| guest.state = State::Off);
