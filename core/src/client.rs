@@ -1,32 +1,50 @@
-//! The end that asks: sends one request, repeats it while no reply comes, and says what came.
+//! The end that asks: sends one request and says what came of it.
 //!
-//! A reply on the classic wire says not to which request it belongs. So nothing that comes before the whole request
-//! was sent counts, and the owner is expected to have emptied the channel before.
+//! Here is what every wire shares; how each is spoken is in `client/serial.rs` and `client/packet.rs`.
+
+mod packet;
+mod serial;
 
 use crate::Endpoint;
-use crate::classic::serial::{self, ENTRY_LEN, Entry, MagicScanner, RequestFrame};
-use crate::classic::{Code, REMEMBERED_MS};
-use crate::words::{Ask, BadName, Millis, Power};
-
-/// How long after a request has gone it is sent again for the first time: a bridge that has just connected discards what
-/// comes in its first 200 ms.
-const FIRST_REPEAT: Millis = Millis(300);
-
-/// How long after the last copy has gone the next is sent.
-const NEXT_REPEAT: Millis = Millis(1_000);
-
-/// For how long copies are sent. One that reaches a bridge which has forgotten the first is carried out again; 10 s are
-/// what it may take to get there.
-const REPEAT_FOR: Millis = Millis(REMEMBERED_MS - 10_000);
+use crate::classic::Code;
+use crate::classic::key::{Hash, Key};
+use crate::classic::packet::Fresh;
+use crate::classic::serial::Entry;
+use crate::words::{Ask, BadName, Entropy, Millis, Power};
+use packet::PacketClient;
+use serial::SerialClient;
 
 /// Which wire to speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speak {
+#[derive(Clone, Copy, Debug)]
+pub enum Speak<'a> {
     /// fence-virt's, on a serial port or channel.
     ClassicSerial {
         /// What makes this request another one than the last: different at each call, the same in its repetitions.
         seqno: u32,
     },
+    /// fence-virt's, on a connection of its own: TCP or vsock.
+    ClassicPacket {
+        /// What makes this request another one than the last.
+        fresh: Fresh,
+        /// How both ends prove who they are.
+        signing: Signing<'a>,
+    },
+}
+
+/// How the two ends of a packet conversation prove that they hold the same key.
+#[derive(Clone, Copy, Debug)]
+pub enum Signing<'a> {
+    /// By hashes over it.
+    Key {
+        /// The key.
+        key: &'a Key,
+        /// What the request is signed with: the other end's minimum, or better.
+        hash: Hash,
+        /// What the challenges are answered with: the very one that the other end uses.
+        auth: Hash,
+    },
+    /// Not at all: anybody may have asked, and anybody may have answered.
+    Nothing,
 }
 
 /// Why a request cannot be said on the wire.
@@ -55,25 +73,93 @@ pub enum Reply {
     TimedOut,
     /// The connection went away before a reply came. It may have been done, or may still be.
     Closed,
+    /// The connection went away before the other end had proved anything: it does not take this key or this hash. Nothing
+    /// was done.
+    Dropped,
+    /// The other end does not hold the key, or answers challenges with another hash. It is not to be believed.
+    NotProved,
 }
 
 /// The asking end, for one request.
 #[derive(Debug)]
 pub struct Client {
-    ask: Kind,
-    frame: RequestFrame,
-    sent: u8,
-    /// The whole request has gone out at least once.
-    asked: bool,
-    state: State,
-    scanner: MagicScanner,
-    entry: heapless::Vec<u8, ENTRY_LEN>,
-    reply: Option<Reply>,
-    /// When the next copy is due; none while one is under way, and after the last.
-    repeat_at: Option<Millis>,
-    /// None until the request has gone for the first time.
-    repeat_until: Option<Millis>,
-    deadline: Millis,
+    wire: Wire,
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and no allocator to box it with")]
+enum Wire {
+    Serial(SerialClient),
+    Packet(PacketClient),
+}
+
+/// Calls a method of whatever wire is spoken.
+macro_rules! on_wire {
+    ($client:expr, $end:ident => $call:expr) => {
+        match &$client.wire {
+            Wire::Serial($end) => $call,
+            Wire::Packet($end) => $call,
+        }
+    };
+    (mut $client:expr, $end:ident => $call:expr) => {
+        match &mut $client.wire {
+            Wire::Serial($end) => $call,
+            Wire::Packet($end) => $call,
+        }
+    };
+}
+
+impl Client {
+    /// For one request, to be answered before `deadline`.
+    pub fn new(speak: Speak<'_>, ask: &Ask, deadline: Millis) -> Result<Client, Unspeakable> {
+        let wire = match speak {
+            Speak::ClassicSerial { seqno } => {
+                Wire::Serial(SerialClient::new(ask, seqno, deadline).map_err(Unspeakable::Name)?)
+            }
+            Speak::ClassicPacket { fresh, signing } => Wire::Packet(PacketClient::new(ask, fresh, signing, deadline)),
+        };
+        Ok(Client { wire })
+    }
+
+    /// What came. Ask until it says `None`.
+    pub fn poll(&mut self) -> Option<Reply> {
+        on_wire!(mut self, end => end.poll())
+    }
+
+    /// Whether the request has ended. What it ended with was, or is still to be, polled.
+    pub fn is_over(&self) -> bool {
+        on_wire!(self, end => end.is_over())
+    }
+}
+
+impl Endpoint for Client {
+    fn opened(&mut self, entropy: &Entropy, now: Millis) {
+        on_wire!(mut self, end => end.opened(entropy, now));
+    }
+
+    fn receive(&mut self, bytes: &[u8], now: Millis) -> usize {
+        on_wire!(mut self, end => end.receive(bytes, now))
+    }
+
+    fn closed(&mut self, now: Millis) {
+        on_wire!(mut self, end => end.closed(now));
+    }
+
+    fn transmit(&self) -> &[u8] {
+        on_wire!(self, end => end.transmit())
+    }
+
+    fn sent(&mut self, n: usize, now: Millis) {
+        on_wire!(mut self, end => end.sent(n, now));
+    }
+
+    fn wake_at(&self) -> Option<Millis> {
+        on_wire!(self, end => end.wake_at())
+    }
+
+    fn wake(&mut self, now: Millis) {
+        on_wire!(mut self, end => end.wake(now));
+    }
 }
 
 /// The action, as far as it decides what a code means.
@@ -85,185 +171,36 @@ enum Kind {
     List,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// No connection.
-    Idle,
-    /// Looking for a reply's magic.
-    Magic,
-    /// The next byte is the reply's code.
-    Code,
-    /// In a host list.
-    Entries,
-    /// After a host list: looking for the final reply.
-    LastMagic,
-    LastCode,
-    /// It has ended.
-    Over,
-}
-
-impl Client {
-    /// For one request, to be answered before `deadline`.
-    pub fn new(speak: Speak, ask: &Ask, deadline: Millis) -> Result<Client, Unspeakable> {
-        let Speak::ClassicSerial { seqno } = speak;
-        let frame = serial::encode_request(ask, seqno).map_err(Unspeakable::Name)?;
-        let ask = match ask {
+impl Kind {
+    const fn of(ask: &Ask) -> Kind {
+        match ask {
             Ask::Power(..) => Kind::Power,
             Ask::Status(_) => Kind::Status,
             Ask::Monitor => Kind::Monitor,
             Ask::List => Kind::List,
-        };
-        Ok(Client {
-            ask,
-            frame,
-            sent: 0,
-            asked: false,
-            state: State::Idle,
-            scanner: MagicScanner::default(),
-            entry: heapless::Vec::new(),
-            reply: None,
-            repeat_at: None,
-            repeat_until: None,
-            deadline,
-        })
-    }
-
-    /// What came. Ask until it says `None`.
-    pub fn poll(&mut self) -> Option<Reply> {
-        self.reply.take()
-    }
-
-    /// Whether the request has ended. What it ended with was, or is still to be, polled.
-    pub fn is_over(&self) -> bool {
-        self.state == State::Over
-    }
-
-    fn push(&mut self, byte: u8) {
-        match self.state {
-            State::Idle | State::Over => {}
-            State::Magic | State::LastMagic => {
-                if self.scanner.push(byte) {
-                    self.state = if self.state == State::Magic { State::Code } else { State::LastCode };
-                }
-            }
-            State::Code => self.code(byte),
-            State::LastCode => match Code::from_byte(byte) {
-                Some(Code::Success) => self.end(Reply::EndOfList),
-                Some(_) => self.end(Reply::Failed),
-                None => self.look_on(State::LastMagic, byte),
-            },
-            State::Entries => self.entry_byte(byte),
         }
-    }
-
-    fn code(&mut self, byte: u8) {
-        match (Code::from_byte(byte), self.ask) {
-            (Some(Code::Failed), Kind::Status) => self.end(Reply::Power(Power::Unknown)),
-            (Some(Code::Failed), _) => self.end(Reply::Failed),
-            (Some(Code::Denied), _) => self.end(Reply::Denied),
-            (Some(Code::Success), Kind::Status) => self.end(Reply::Power(Power::On)),
-            (Some(Code::Off), Kind::Status) => self.end(Reply::Power(Power::Off)),
-            (Some(Code::Success), Kind::Power | Kind::Monitor) => self.end(Reply::Done),
-            (Some(Code::HostList), Kind::List) => self.state = State::Entries,
-            // An answer to something else, left over in the channel, or noise.
-            _ => self.look_on(State::Magic, byte),
-        }
-    }
-
-    /// The byte after a magic was no code for us: it may go on in another magic, but cannot complete one.
-    fn look_on(&mut self, state: State, byte: u8) {
-        self.state = state;
-        let _ = self.scanner.push(byte);
-    }
-
-    fn entry_byte(&mut self, byte: u8) {
-        let _ = self.entry.push(byte);
-        let Ok(bytes) = <&[u8; ENTRY_LEN]>::try_from(self.entry.as_slice()) else { return };
-        if let Some(entry) = serial::decode_entry(bytes) {
-            self.reply = Some(Reply::Entry(entry));
-        } else {
-            self.scanner = MagicScanner::default();
-            self.state = State::LastMagic;
-        }
-        self.entry.clear();
-    }
-
-    fn end(&mut self, reply: Reply) {
-        self.reply = Some(reply);
-        self.state = State::Over;
     }
 }
 
-impl Endpoint for Client {
-    fn opened(&mut self, _now: Millis) {
-        if self.is_over() {
-            return;
-        }
-        self.sent = 0;
-        self.asked = false;
-        self.state = State::Magic;
-        self.scanner = MagicScanner::default();
-        self.entry.clear();
-        self.repeat_at = None;
-    }
+/// What a reply's byte means to who asked.
+enum Meaning {
+    /// This is what came of it.
+    End(Reply),
+    /// Entries follow.
+    List,
+    /// Nothing to this asker: no code, or an answer to something else.
+    Nothing,
+}
 
-    fn receive(&mut self, bytes: &[u8], _now: Millis) -> usize {
-        if !self.asked {
-            return bytes.len();
-        }
-        for (at, &byte) in bytes.iter().enumerate() {
-            if self.reply.is_some() {
-                return at;
-            }
-            self.push(byte);
-        }
-        bytes.len()
-    }
-
-    fn closed(&mut self, _now: Millis) {
-        if !matches!(self.state, State::Idle | State::Over) && self.reply.is_none() {
-            self.end(Reply::Closed);
-        }
-    }
-
-    fn transmit(&self) -> &[u8] {
-        if matches!(self.state, State::Idle | State::Over) {
-            return &[];
-        }
-        self.frame.get(usize::from(self.sent)..).unwrap_or_default()
-    }
-
-    fn sent(&mut self, n: usize, now: Millis) {
-        let n = n.min(self.transmit().len());
-        self.sent += n as u8;
-        if n == 0 || !self.transmit().is_empty() {
-            return;
-        }
-        let wait = if self.asked { NEXT_REPEAT } else { FIRST_REPEAT };
-        self.asked = true;
-        let until = *self.repeat_until.get_or_insert(now.plus(REPEAT_FOR));
-        self.repeat_at = Some(now.plus(wait)).filter(|&at| at <= until);
-    }
-
-    fn wake_at(&self) -> Option<Millis> {
-        match self.state {
-            State::Over => None,
-            State::Magic | State::Code => Some(self.repeat_at.map_or(self.deadline, |at| at.min(self.deadline))),
-            _ => Some(self.deadline),
-        }
-    }
-
-    fn wake(&mut self, now: Millis) {
-        if self.is_over() || self.reply.is_some() {
-            return;
-        }
-        if now >= self.deadline {
-            self.end(Reply::TimedOut);
-        } else if matches!(self.state, State::Magic | State::Code) && self.repeat_at.is_some_and(|at| now >= at) {
-            self.repeat_at = None;
-            if self.repeat_until.is_some_and(|until| now <= until) {
-                self.sent = 0;
-            }
-        }
-    }
+fn meaning(byte: u8, asked: Kind) -> Meaning {
+    Meaning::End(match (Code::from_byte(byte), asked) {
+        (Some(Code::Failed), Kind::Status) => Reply::Power(Power::Unknown),
+        (Some(Code::Failed), _) => Reply::Failed,
+        (Some(Code::Denied), _) => Reply::Denied,
+        (Some(Code::Success), Kind::Status) => Reply::Power(Power::On),
+        (Some(Code::Off), Kind::Status) => Reply::Power(Power::Off),
+        (Some(Code::Success), Kind::Power | Kind::Monitor) => Reply::Done,
+        (Some(Code::HostList), Kind::List) => return Meaning::List,
+        _ => return Meaning::Nothing,
+    })
 }

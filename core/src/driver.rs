@@ -1,7 +1,7 @@
 //! Runs either end over a blocking port: for an agent, for firmware. A host with many channels drives the same
 //! machines from its event loop instead.
 
-use crate::{Client, Endpoint, Event, Listener, Millis, Reply};
+use crate::{Client, Endpoint, Entropy, Event, Listener, Millis, Reply};
 use embedded_io::{Read, Write};
 
 /// Where bytes go in and out, and where time passes.
@@ -43,9 +43,9 @@ pub struct Driver<'a, E, P> {
 
 impl<'a, E: Endpoint, P: Port> Driver<'a, E, P> {
     /// Begins a conversation: the port has just been opened.
-    pub fn open(end: &'a mut E, port: &'a mut P) -> Self {
+    pub fn open(end: &'a mut E, port: &'a mut P, entropy: &Entropy) -> Self {
         let now = port.now();
-        end.opened(now);
+        end.opened(entropy, now);
         Driver { end, port, input: [0; CHUNK], begin: 0, filled: 0, closed: false }
     }
 
@@ -101,13 +101,13 @@ impl<P: Port> Driver<'_, Client, P> {
 }
 
 impl<P: Port> Driver<'_, Listener, P> {
-    /// Listens until something happens; none when the other end is gone. Answer through [`Driver::end`].
+    /// Listens until something happens; none when the other end is gone, or there is no more to say to it. Answer through [`Driver::end`].
     pub fn event(&mut self) -> Result<Option<Event>, P::Error> {
         loop {
             if let Some(event) = self.end.poll() {
                 return Ok(Some(event));
             }
-            if self.closed {
+            if self.closed || self.end.is_over() {
                 return Ok(None);
             }
             self.turn()?;

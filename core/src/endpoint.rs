@@ -1,13 +1,13 @@
 //! The shape that both ends of a conversation share.
 
-use crate::Millis;
+use crate::words::{Entropy, Millis};
 
 /// One end of a conversation over one channel: bytes and time in, bytes and a wish to be woken out.
 ///
 /// The order of calls is at the [crate's top](crate#call-order).
 pub trait Endpoint {
-    /// There is a new connection: what was left of the old one is dropped.
-    fn opened(&mut self, now: Millis);
+    /// There is a new connection: what was left of the old one is dropped. `entropy` is for this connection alone.
+    fn opened(&mut self, entropy: &Entropy, now: Millis);
 
     /// Bytes have come. Says how many were taken; when fewer than given, poll, then give it the rest.
     #[must_use = "the bytes that were not taken are to be given again"]

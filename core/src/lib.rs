@@ -34,11 +34,11 @@ pub mod ledger;
 pub mod listener;
 pub mod words;
 
-pub use client::{Client, Reply, Speak, Unspeakable};
+pub use client::{Client, Reply, Signing, Speak, Unspeakable};
 pub use endpoint::Endpoint;
 pub use ledger::{Admit, Ledger, NotAdmitted, Permit, Remembered};
-pub use listener::{Accept, Event, Listener, NotNow, Refusal, RequestId};
+pub use listener::{Accept, Event, Listener, NotNow, Refusal, RequestId, Trust};
 pub use words::{
-    Answer, Ask, BadName, ConfirmedOff, Failure, GuestName, ListEntry, Millis, Observation, Outcome, Power,
+    Answer, Ask, BadName, ConfirmedOff, Entropy, Failure, GuestName, ListEntry, Millis, Observation, Outcome, Power,
     PowerAction, Request, RequestKey, Restart, Target, Uuid,
 };

@@ -1,45 +1,27 @@
 //! The end that answers: takes requests off a channel, hands each out once, and takes its answer back by id.
 //!
-//! ```text
-//!             frame               poll: Asked            answer
-//!  bytes ──▶ waiting ───────────▶ asked ───────────────▶ reply in transmit ──▶ sent
-//!              │                    │ answer: Entry ⇄ poll: EntryWanted (a list)
-//!              │ a later frame, or time: Withdrawn
-//!              ▼
-//!            gone, unanswered
-//! ```
-//!
-//! A reply on this wire says not to which request it belongs. So one request is out at a time, and replies come in the
-//! order of the requests; and when a frame comes that cannot be from somebody who still waits for an earlier one's
-//! reply, that reply is never sent, lest it be taken for the later one's.
+//! Here is what every wire shares; how each is listened to is in `listener/serial.rs` and `listener/packet.rs`.
+
+mod outbox;
+mod packet;
+mod serial;
 
 use crate::Endpoint;
-use crate::classic::serial::{self, Cut, Deframer, ENTRY_LEN, Malformed, REPLY_LEN};
-use crate::classic::{Code, REMEMBERED_MS, TIME_TO_ACT_MS, code_for};
-use crate::words::{Answer, Ask, Millis, Request, RequestKey};
+use crate::classic::key::{Hash, Key};
+use crate::classic::packet::Unproved;
+use crate::classic::{Malformed, TIME_TO_ACT_MS};
+use crate::words::{Answer, Entropy, Millis, Request};
+pub use packet::HANDSHAKE_TIME;
+use packet::PacketListener;
+use serial::SerialListener;
+pub use serial::{FRAME_TIME, PIPELINE_TIME};
 
 /// How long bytes are discarded after a serial or virtio channel was connected, and around a reset of its guest: what
 /// comes then may have waited in the channel since who knows when.
 pub const SETTLE: Millis = Millis(200);
 
-/// A frame must be whole this long after its magic: eight times what 74 bytes take at 1,200 baud.
-pub const FRAME_TIME: Millis = Millis(5_000);
-
-/// How long a frame is kept back whose last bytes may be the first of another: what a byte takes at 300 baud, and some.
-const KEEP_BACK: Millis = Millis(50);
-
 /// A reply that could not be sent for so long is dropped: its asker has gone.
 pub const REPLY_TIME: Millis = Millis(5_000);
-
-/// A frame that comes sooner after the first whose reply is awaited is from somebody who sends several at once. One that
-/// comes later is from somebody who has given up on the others: fence_virt holds DTR down for 0.3 s before it asks.
-pub const PIPELINE_TIME: Millis = Millis(250);
-
-/// Requests held at a time. More are refused, unanswered.
-const HELD: usize = 4;
-
-/// Noise is reported when a frame begins, and this long after it came at the latest.
-const NOISE_TIME: Millis = Millis(1_000);
 
 /// Refusals held until they are polled; more are counted no further.
 const REFUSALS: usize = 4;
@@ -92,6 +74,16 @@ pub enum Refusal {
     Superseded,
     /// Nobody read the reply for 5 s. It was dropped.
     ReplyNotRead,
+    /// A packet that does not prove who sent it. The connection is to be closed.
+    Unproved(Unproved),
+    /// A good packet, whose sender did not prove that it holds the key: it is a recording, or from somebody who answers
+    /// challenges with another hash. The connection is to be closed.
+    WrongProof,
+    /// The caller wants a challenge answered that is one of ours, or of a sibling's with the same key: it would give our
+    /// answer as its own. The connection is to be closed.
+    Reflection,
+    /// The caller has not asked and proved all in time. The connection is to be closed.
+    TooSlow,
 }
 
 /// Why [`Listener::answer`] did not take an answer.
@@ -105,403 +97,135 @@ pub enum NotNow {
     EntryNotWanted,
 }
 
-/// The answering end of one channel.
+/// Whom a listener of packets believes.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is no allocator to box it with")]
+pub enum Trust {
+    /// Who proves that it holds the key.
+    Key {
+        /// The key.
+        key: Key,
+        /// What a request is to be signed with at least.
+        minimum: Hash,
+        /// What challenges are answered with, on both sides.
+        auth: Hash,
+    },
+    /// Anybody who can connect: nothing is signed, and nothing is proved.
+    Anybody,
+}
+
+/// The answering end of one channel, or of one connection.
 #[derive(Debug)]
 pub struct Listener {
-    accept: Accept,
-    discard_until: Millis,
-    deframer: Deframer,
-    frame_since: Millis,
-    noise_since: Millis,
-    held: heapless::Deque<Held, HELD>,
-    awaited: Option<Awaited>,
-    next_id: u64,
-    withdrawn: Option<RequestId>,
-    refusals: heapless::Deque<Refusal, REFUSALS>,
-    out: Outbox,
-}
-
-/// The frames whose replies are awaited, or are not gone yet.
-#[derive(Clone, Copy, Debug)]
-struct Awaited {
-    /// When the first of them came.
-    since: Millis,
-    /// Its key, where it is the only one and says something.
-    only: Option<RequestKey>,
-}
-
-impl Awaited {
-    /// Whether whoever sent the first cannot be the one from whom another frame comes now.
-    fn given_up(self, now: Millis) -> bool {
-        now.since(self.since) >= PIPELINE_TIME
-    }
+    wire: Wire,
 }
 
 #[derive(Debug)]
-struct Held {
-    id: RequestId,
-    stage: Stage,
+enum Wire {
+    Serial(SerialListener),
+    Packet(PacketListener),
 }
 
-#[derive(Debug)]
-enum Stage {
-    /// Not handed out yet.
-    Waiting(Request),
-    /// Handed out.
-    Asked(Request),
-    /// A list of which a part is out. `wanted`: its owner was asked for the next entry.
-    Listing { request: Request, wanted: bool },
-}
-
-impl Stage {
-    const fn request(&self) -> &Request {
-        match self {
-            Stage::Waiting(request) | Stage::Asked(request) | Stage::Listing { request, .. } => request,
+/// Calls a method of whatever wire is spoken.
+macro_rules! on_wire {
+    ($listener:expr, $end:ident => $call:expr) => {
+        match &$listener.wire {
+            Wire::Serial($end) => $call,
+            Wire::Packet($end) => $call,
         }
-    }
+    };
+    (mut $listener:expr, $end:ident => $call:expr) => {
+        match &mut $listener.wire {
+            Wire::Serial($end) => $call,
+            Wire::Packet($end) => $call,
+        }
+    };
 }
 
 impl Listener {
-    /// A listener with no connection yet.
+    /// For a serial port or channel; with no connection yet.
     pub const fn new(accept: Accept) -> Listener {
-        Listener {
-            accept,
-            discard_until: Millis(0),
-            deframer: Deframer::new(),
-            frame_since: Millis(0),
-            noise_since: Millis(0),
-            held: heapless::Deque::new(),
-            awaited: None,
-            next_id: 0,
-            withdrawn: None,
-            refusals: heapless::Deque::new(),
-            out: Outbox::new(),
-        }
+        Listener { wire: Wire::Serial(SerialListener::new(accept)) }
+    }
+
+    /// For a connection of TCP or vsock, which carries one request; with no connection yet. `time_to_act`: from when on
+    /// after its receipt nothing may be begun for it.
+    pub const fn of_packets(trust: Trust, time_to_act: Millis) -> Listener {
+        Listener { wire: Wire::Packet(PacketListener::new(trust, time_to_act)) }
     }
 
     /// What has happened. Ask until it says `None`.
     pub fn poll(&mut self) -> Option<Event> {
-        if let Some(id) = self.withdrawn.take() {
-            return Some(Event::Withdrawn(id));
-        }
-        if let Some(refusal) = self.refusals.pop_front() {
-            return Some(Event::Refused(refusal));
-        }
-        if !self.out.is_empty() {
-            return None;
-        }
-        let head = self.held.front_mut()?;
-        match &mut head.stage {
-            Stage::Waiting(request) => {
-                let request = request.clone();
-                head.stage = Stage::Asked(request.clone());
-                Some(Event::Asked(head.id, request))
-            }
-            Stage::Listing { wanted, .. } if !*wanted => {
-                *wanted = true;
-                Some(Event::EntryWanted(head.id))
-            }
-            _ => None,
-        }
+        on_wire!(mut self, end => end.poll())
     }
 
     /// Takes the answer to a request that was handed out. A list is answered with its first entry or its end, then
     /// with one more at each [`Event::EntryWanted`].
     pub fn answer(&mut self, id: RequestId, answer: Answer<'_>, now: Millis) -> Result<(), NotNow> {
-        let head = self.held.front_mut().filter(|head| head.id == id).ok_or(NotNow::Gone)?;
-        let begun = match &head.stage {
-            Stage::Waiting(_) => return Err(NotNow::Gone),
-            Stage::Listing { wanted: false, .. } => return Err(NotNow::EntryNotWanted),
-            Stage::Listing { .. } => true,
-            Stage::Asked(_) => false,
-        };
-        let request = head.stage.request();
-        let of_list = request.ask == Ask::List;
-        let last = match (answer, of_list) {
-            (Answer::Entry(entry), true) => {
-                head.stage = Stage::Listing { request: request.clone(), wanted: false };
-                if !begun {
-                    self.out.put(&serial::encode_reply(Code::HostList), now);
-                }
-                self.out.put(&serial::encode_entry(&entry), now);
-                return Ok(());
-            }
-            (Answer::EndOfList, true) => Code::Success,
-            (Answer::Failed(_) | Answer::Denied, _) if begun => Code::Failed,
-            (answer, _) => code_for(&request.ask, &answer).ok_or(NotNow::DoesNotFit)?,
-        };
-        if begun || answer == Answer::EndOfList {
-            if !begun {
-                self.out.put(&serial::encode_reply(Code::HostList), now);
-            }
-            self.out.put(&serial::END_OF_LIST, now);
-        }
-        self.out.put(&serial::encode_reply(last), now);
-        let _ = self.held.pop_front();
-        Ok(())
+        on_wire!(mut self, end => end.answer(id, answer, now))
     }
 
     /// The guest has been reset: nobody waits for a reply any more, and what comes in the next 200 ms may be from
     /// before. Nothing of either is kept.
     pub fn guest_was_reset(&mut self, now: Millis) {
-        self.closed(now);
-        self.discard_until = self.discard_until.max(now.plus(SETTLE));
+        match &mut self.wire {
+            Wire::Serial(end) => end.guest_was_reset(now),
+            Wire::Packet(end) => end.closed(now),
+        }
     }
 
     /// Whether nothing is going on: no request held, nothing to send, no frame begun. Such a listener can be dropped
-    /// and made anew at the next byte.
+    /// and made anew at the next byte. Never so where the connection itself is part of what was proved.
     pub fn is_idle(&self) -> bool {
-        self.held.is_empty()
-            && self.out.is_empty()
-            && self.withdrawn.is_none()
-            && self.refusals.is_empty()
-            && self.deframer.begun() == 0
-            && !self.deframer.has_noise()
-    }
-
-    fn frame_is_whole(&mut self, now: Millis) {
-        let decoded = serial::decode_request(self.deframer.frame());
-        let key = decoded.as_ref().ok().map(|(_, key)| *key);
-        if self.is_repetition(key, now) {
-            return;
-        }
-        let superseded = self.supersede(now);
-        let together = self.awaited();
-        let taken = match decoded {
-            Ok((ask, key)) => self.hold(ask, key, now),
-            Err(why) => {
-                self.refuse(Refusal::Malformed(why));
-                // Somebody who waits for another reply would take this one for it.
-                let alone = self.held.is_empty() && !superseded;
-                if alone {
-                    self.out.put(&serial::encode_reply(Code::Failed), now);
-                }
-                alone
-            }
-        };
-        if taken {
-            let first = Awaited { since: now, only: key };
-            self.awaited = Some(together.map_or(first, |first| Awaited { only: None, ..first }));
+        match &self.wire {
+            Wire::Serial(end) => end.is_idle(),
+            Wire::Packet(_) => false,
         }
     }
 
-    /// Says whether there was room for it.
-    fn hold(&mut self, ask: Ask, key: RequestKey, now: Millis) -> bool {
-        let request = Request {
-            ask,
-            key,
-            received: now,
-            deadline: now.plus(self.accept.time_to_act),
-            remember_until: now.plus(Millis(REMEMBERED_MS)),
-        };
-        let id = RequestId(self.next_id);
-        self.next_id += 1;
-        let stage = Stage::Waiting(request);
-        let held = self.held.push_back(Held { id, stage }).is_ok();
-        if !held {
-            self.refuse(Refusal::TooMany);
-        }
-        held
-    }
-
-    fn awaited(&self) -> Option<Awaited> {
-        self.awaited.filter(|_| !self.held.is_empty() || !self.out.is_empty())
-    }
-
-    /// The very frame whose reply is still awaited, sent again by an asker who waits: one reply is enough. Where others are
-    /// awaited too, it is from somebody who would take their replies for its own.
-    fn is_repetition(&self, key: Option<RequestKey>, now: Millis) -> bool {
-        key.is_some() && self.awaited().is_some_and(|awaited| awaited.only == key && awaited.given_up(now))
-    }
-
-    /// Forgets the requests whose asker cannot be waiting any more, now that another frame has come, and a reply that has
-    /// not gone. Says whether there was anything to forget.
-    fn supersede(&mut self, now: Millis) -> bool {
-        let given_up = self.awaited().is_some_and(|awaited| awaited.given_up(now));
-        if given_up {
-            self.drop_all();
-        }
-        given_up
-    }
-
-    fn drop_all(&mut self) {
-        self.out.clear();
-        while !self.held.is_empty() {
-            self.drop_head();
+    /// Whether all is said that will be: the connection is to be closed.
+    pub fn is_over(&self) -> bool {
+        match &self.wire {
+            Wire::Serial(_) => false,
+            Wire::Packet(end) => end.is_over(),
         }
     }
 
-    /// Says whether a single reply may take the place of what the head would have got: not in the middle of a list,
-    /// where it would be read as an entry.
-    fn drop_head(&mut self) -> bool {
-        let Some(held) = self.held.pop_front() else { return false };
-        match held.stage {
-            Stage::Waiting(_) => self.refuse(Refusal::Superseded),
-            Stage::Asked(_) | Stage::Listing { .. } => self.withdrawn = Some(held.id),
+    /// Whether the caller has proved what it has to prove. Who can hold only so many connections closes others first.
+    pub fn is_proved(&self) -> bool {
+        match &self.wire {
+            Wire::Serial(_) => true,
+            Wire::Packet(end) => end.is_proved(),
         }
-        !matches!(held.stage, Stage::Listing { .. })
-    }
-
-    fn refuse(&mut self, refusal: Refusal) {
-        let _ = self.refusals.push_back(refusal);
-    }
-
-    /// Ends a frame that has begun and whose time is up: a torn one is dropped, a kept-back one is whole.
-    fn end_late_frame(&mut self, now: Millis) {
-        if self.frame_ends_at().is_none_or(|at| now < at) {
-            return;
-        }
-        if self.deframer.keeps_back() {
-            self.deframer.release();
-            self.frame_is_whole(now);
-        } else {
-            let begun = self.deframer.begun();
-            self.deframer.reset();
-            self.refuse(Refusal::Torn(begun));
-        }
-    }
-
-    fn frame_ends_at(&self) -> Option<Millis> {
-        let time = if self.deframer.keeps_back() { KEEP_BACK } else { FRAME_TIME };
-        (self.deframer.begun() > 0).then(|| self.frame_since.plus(time))
-    }
-
-    fn report_noise(&mut self) {
-        if self.deframer.has_noise() {
-            let noise = self.deframer.take_noise();
-            self.refuse(Refusal::Noise(noise));
-        }
-    }
-
-    fn must_be_polled(&self) -> bool {
-        self.withdrawn.is_some() || !self.refusals.is_empty()
-    }
-
-    fn head_deadline(&self) -> Option<Millis> {
-        self.held.front().map(|head| head.stage.request().deadline)
     }
 }
 
 impl Endpoint for Listener {
-    fn opened(&mut self, now: Millis) {
-        self.closed(now);
-        self.discard_until = now.plus(self.accept.settle);
+    fn opened(&mut self, entropy: &Entropy, now: Millis) {
+        on_wire!(mut self, end => end.opened(entropy, now));
     }
 
     fn receive(&mut self, bytes: &[u8], now: Millis) -> usize {
-        if now < self.discard_until {
-            return bytes.len();
-        }
-        self.end_late_frame(now);
-        for (at, &byte) in bytes.iter().enumerate() {
-            if self.must_be_polled() {
-                return at;
-            }
-            let quiet = !self.deframer.has_noise();
-            let cut = self.deframer.push(byte);
-            if quiet && self.deframer.has_noise() {
-                self.noise_since = now;
-            }
-            match cut {
-                Cut::More if usize::from(self.deframer.begun()) == serial::MAGIC.len() => {
-                    self.frame_since = now;
-                    self.report_noise();
-                }
-                Cut::More if self.deframer.keeps_back() => self.frame_since = now,
-                Cut::More => {}
-                Cut::Torn(have) => {
-                    self.frame_since = now;
-                    self.refuse(Refusal::Torn(have));
-                }
-                Cut::Frame => {
-                    self.frame_is_whole(now);
-                    return at + 1;
-                }
-            }
-        }
-        bytes.len()
+        on_wire!(mut self, end => end.receive(bytes, now))
     }
 
-    fn closed(&mut self, _now: Millis) {
-        self.deframer.reset();
-        self.drop_all();
+    fn closed(&mut self, now: Millis) {
+        on_wire!(mut self, end => end.closed(now));
     }
 
     fn transmit(&self) -> &[u8] {
-        self.out.unsent()
+        on_wire!(self, end => end.transmit())
     }
 
-    fn sent(&mut self, n: usize, _now: Millis) {
-        self.out.sent(n);
+    fn sent(&mut self, n: usize, now: Millis) {
+        on_wire!(mut self, end => end.sent(n, now));
     }
 
     fn wake_at(&self) -> Option<Millis> {
-        let noise = self.deframer.has_noise().then(|| self.noise_since.plus(NOISE_TIME));
-        let reply = (!self.out.is_empty()).then(|| self.out.since.plus(REPLY_TIME));
-        [self.frame_ends_at(), noise, reply, self.head_deadline()].into_iter().flatten().min()
+        on_wire!(self, end => end.wake_at())
     }
 
     fn wake(&mut self, now: Millis) {
-        self.end_late_frame(now);
-        if now.since(self.noise_since) >= NOISE_TIME {
-            self.report_noise();
-        }
-        if !self.out.is_empty() && now.since(self.out.since) >= REPLY_TIME {
-            self.refuse(Refusal::ReplyNotRead);
-            // Whoever waits behind it would take the next reply for this one, and a list without a part is no list.
-            self.drop_all();
-        }
-        let late = self.head_deadline().is_some_and(|deadline| now >= deadline);
-        if late && self.withdrawn.is_none() && self.drop_head() {
-            self.out.put(&serial::encode_reply(Code::Failed), now);
-        }
-    }
-}
-
-/// What waits to be sent. All of it is dropped when the oldest byte has waited too long.
-#[derive(Debug)]
-struct Outbox {
-    bytes: heapless::Vec<u8, OUT_MAX>,
-    sent: u8,
-    since: Millis,
-}
-
-/// The reply before it, a list's header, its end, and its final reply.
-const OUT_MAX: usize = REPLY_LEN + REPLY_LEN + ENTRY_LEN + REPLY_LEN;
-const _: () = assert!(OUT_MAX <= u8::MAX as usize);
-
-impl Outbox {
-    const fn new() -> Outbox {
-        Outbox { bytes: heapless::Vec::new(), sent: 0, since: Millis(0) }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.unsent().is_empty()
-    }
-
-    fn unsent(&self) -> &[u8] {
-        self.bytes.get(usize::from(self.sent)..).unwrap_or_default()
-    }
-
-    /// Adds a whole reply or entry, or nothing where there is no room.
-    fn put(&mut self, bytes: &[u8], now: Millis) {
-        if self.is_empty() {
-            self.clear();
-            self.since = now;
-        }
-        let _ = self.bytes.extend_from_slice(bytes);
-    }
-
-    fn sent(&mut self, n: usize) {
-        let n = n.min(self.unsent().len());
-        self.sent += n as u8;
-        if self.is_empty() {
-            self.clear();
-        }
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.sent = 0;
+        on_wire!(mut self, end => end.wake(now));
     }
 }

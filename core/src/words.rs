@@ -22,6 +22,19 @@ impl Millis {
     }
 }
 
+/// Bytes of [`Entropy`]: as many as the longest challenge has.
+pub const ENTROPY_LEN: usize = 64;
+
+/// Random bytes that nobody else knows or can guess. Each is used once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entropy(pub [u8; ENTROPY_LEN]);
+
+impl fmt::Debug for Entropy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entropy")
+    }
+}
+
 /// A domain's UUID, as libvirt gives it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uuid([u8; 16]);

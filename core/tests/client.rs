@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Asking, entry_bytes, frame, off, reply, status};
+use common::{Asking, ENTROPY, entry_bytes, frame, off, reply, status};
 use fencewire_core::classic::serial::{END_OF_LIST, ENTRY_LEN};
 use fencewire_core::classic::{Code, REMEMBERED_MS};
 use fencewire_core::{Ask, BadName, Client, Endpoint, Millis, Power, PowerAction, Reply, Speak, Unspeakable};
@@ -139,7 +139,7 @@ fn only_the_first_reply_counts() {
     assert_eq!(end.give(&bytes), [Reply::Failed]);
     assert_eq!(end.give(&bytes), []);
     end.client.closed(end.now);
-    end.client.opened(end.now);
+    end.client.opened(&ENTROPY, end.now);
     end.client.wake(end.now.plus(Millis(60_000)));
     assert_eq!((end.polled(), end.client.transmit()), (vec![], &[][..]));
 }
@@ -261,7 +261,7 @@ fn a_reply_before_the_connection_went_counts() {
 fn a_new_connection_begins_anew() {
     let mut end = Asking::asked(&off("vm1"));
     end.give(b"abba");
-    end.client.opened(end.now);
+    end.client.opened(&ENTROPY, end.now);
     assert_eq!(end.give(&reply(Code::Success)), []);
     assert_eq!(end.written(), frame(&off("vm1"), SEQNO));
     assert_eq!(end.give(&[0]), []);
@@ -273,13 +273,13 @@ fn a_new_connection_begins_anew() {
 fn a_new_connection_has_no_half_of_anything() {
     let mut end = Asking::asked(&off("vm1"));
     end.give(b"abb");
-    end.client.opened(end.now);
+    end.client.opened(&ENTROPY, end.now);
     end.written();
     assert_eq!(end.give(b"a\0"), []);
 
     let mut end = Asking::asked(&Ask::List);
     end.give(&list(&["old"])[..100]);
-    end.client.opened(end.now);
+    end.client.opened(&ENTROPY, end.now);
     end.written();
     assert_eq!(names(&end.give(&list(&["new"]))), ["new"]);
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{frame, off, reply};
+use common::{ENTROPY, frame, off, reply};
 use core::convert::Infallible;
 use embedded_io::{ErrorType, Read, Write};
 use fencewire_core::classic::Code;
@@ -101,7 +101,7 @@ fn a_client_asks_and_is_answered() {
         let mut port = Script::new(&[(50, &reply(Code::Success))]);
         port.takes = takes;
         let mut client = client(&off("vm1"), 30_000);
-        let replied = Driver::open(&mut client, &mut port).reply().unwrap();
+        let replied = Driver::open(&mut client, &mut port, &ENTROPY).reply().unwrap();
         assert_eq!(replied, Reply::Done);
         assert_eq!(port.written, frame(&off("vm1"), SEQNO));
     }
@@ -112,7 +112,7 @@ fn a_client_asks_and_is_answered() {
 fn a_client_repeats_and_gives_up() {
     let mut port = Script::new(&[]);
     let mut client = client(&off("vm1"), 3_000);
-    assert_eq!(Driver::open(&mut client, &mut port).reply().unwrap(), Reply::TimedOut);
+    assert_eq!(Driver::open(&mut client, &mut port, &ENTROPY).reply().unwrap(), Reply::TimedOut);
     assert_eq!(port.now, Millis(3_000));
     assert_eq!(port.written, frame(&off("vm1"), SEQNO).repeat(4));
 }
@@ -123,12 +123,12 @@ fn a_client_gives_up_in_time_whatever_the_port_does() {
     let mut stuck = Script::new(&[]);
     stuck.takes = 0;
     let mut end = client(&off("vm1"), 3_000);
-    assert_eq!(Driver::open(&mut end, &mut stuck).reply().unwrap(), Reply::TimedOut);
+    assert_eq!(Driver::open(&mut end, &mut stuck, &ENTROPY).reply().unwrap(), Reply::TimedOut);
 
     let chatter: Vec<(u64, &[u8])> = (0..5_000).map(|ms| (ms, &[0xee; 1_000][..])).collect();
     let mut talkative = Script::new(&chatter);
     let mut end = client(&off("vm1"), 3_000);
-    assert_eq!(Driver::open(&mut end, &mut talkative).reply().unwrap(), Reply::TimedOut);
+    assert_eq!(Driver::open(&mut end, &mut talkative, &ENTROPY).reply().unwrap(), Reply::TimedOut);
     assert_eq!(talkative.now, Millis(3_000));
 }
 
@@ -138,7 +138,7 @@ fn a_client_learns_that_the_other_end_is_gone() {
     let mut port = Script::new(&[]);
     port.closes_at = Some(100);
     let mut client = client(&off("vm1"), 30_000);
-    let mut driver = Driver::open(&mut client, &mut port);
+    let mut driver = Driver::open(&mut client, &mut port, &ENTROPY);
     assert_eq!(driver.reply().unwrap(), Reply::Closed);
     assert_eq!(driver.reply().unwrap(), Reply::Closed);
     assert_eq!(port.now, Millis(100));
@@ -157,7 +157,7 @@ fn a_client_reads_a_list_entry_by_entry() {
     let mut port = Script::new(&[(10, &bytes)]);
     port.closes_at = Some(10);
     let mut client = client(&Ask::List, 30_000);
-    let mut driver = Driver::open(&mut client, &mut port);
+    let mut driver = Driver::open(&mut client, &mut port, &ENTROPY);
     for name in names {
         let Reply::Entry(entry) = driver.reply().unwrap() else { panic!("{name} is missing") };
         assert_eq!(entry.name(), name.as_bytes());
@@ -173,7 +173,7 @@ fn a_listener_hears_and_answers() {
     let mut port = Script::new(&[(0, &two), (300, &two)]);
     port.closes_at = Some(400);
     let mut listener = Listener::new(Accept::default());
-    let mut driver = Driver::open(&mut listener, &mut port);
+    let mut driver = Driver::open(&mut listener, &mut port, &ENTROPY);
     let mut answered = 0;
     while let Some(event) = driver.event().unwrap() {
         let Event::Asked(id, request) = event else { panic!("{event:?}") };
@@ -191,7 +191,7 @@ fn a_listener_learns_what_was_withdrawn() {
     let mut port = Script::new(&[(300, &frame(&off("vm1"), 1))]);
     port.closes_at = Some(400);
     let mut listener = Listener::new(Accept::default());
-    let mut driver = Driver::open(&mut listener, &mut port);
+    let mut driver = Driver::open(&mut listener, &mut port, &ENTROPY);
     let Some(Event::Asked(id, _)) = driver.event().unwrap() else { panic!("not asked") };
     assert_eq!(driver.event().unwrap(), Some(Event::Withdrawn(id)));
     assert_eq!(driver.event().unwrap(), None);

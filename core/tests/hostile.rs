@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::{Answering, Asking, asks, done, entry, entry_bytes, frame, frame_with_domain, off, reply, status};
+use common::{
+    Answering, Asking, ENTROPY, asks, done, entry, entry_bytes, frame, frame_with_domain, off, reply, status,
+};
 use fencewire_core::classic::Code;
 use fencewire_core::classic::serial::END_OF_LIST;
 use fencewire_core::{
@@ -149,7 +151,7 @@ fn with_a_careful_owner(steps: Vec<Step>) {
             }
             Step::Sent(n) => end.listener.sent(n, end.now),
             Step::Answer(kind, current) => told.answer(&mut end, kind, current),
-            Step::Opened => end.listener.opened(end.now),
+            Step::Opened => end.listener.opened(&ENTROPY, end.now),
             Step::Closed => end.listener.closed(end.now),
             Step::Reset => end.listener.guest_was_reset(end.now),
             Step::Poll => {}
@@ -186,7 +188,7 @@ fn with_a_careless_owner(steps: Vec<Step>) {
                     let _ = listener.answer(*id, answer(kind, Some(request)), then);
                 }
             }
-            Step::Opened => listener.opened(then),
+            Step::Opened => listener.opened(&ENTROPY, then),
             Step::Closed => listener.closed(then),
             Step::Reset => listener.guest_was_reset(then),
             Step::Poll => {
@@ -197,7 +199,7 @@ fn with_a_careless_owner(steps: Vec<Step>) {
         }
     }
     let mut end = Answering { listener, now: Millis(now) };
-    end.listener.opened(end.now);
+    end.listener.opened(&ENTROPY, end.now);
     end.polled();
     end.later(60_000);
     assert_eq!(asks(&end.give(&frame(&off("good"), 0x77_7777))), [off("good")]);
@@ -216,7 +218,7 @@ fn client(ask: &Ask, careful: bool, steps: Vec<Step>) {
                 end.client.wake(end.now);
             }
             Step::Sent(n) => end.client.sent(n, end.now),
-            Step::Opened | Step::Reset => end.client.opened(end.now),
+            Step::Opened | Step::Reset => end.client.opened(&ENTROPY, end.now),
             Step::Closed => end.client.closed(end.now),
             Step::Answer(..) | Step::Poll => replies.extend(end.client.poll()),
         }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Answering, asked, asks, done, frame, off, refusals, reply, status};
+use common::{Answering, ENTROPY, asked, asks, done, frame, off, refusals, reply, status};
 use fencewire_core::classic::serial::{Malformed, RequestFrame};
 use fencewire_core::classic::{Code, REMEMBERED_MS, TIME_TO_ACT_MS};
 use fencewire_core::listener::{FRAME_TIME, PIPELINE_TIME, REPLY_TIME, SETTLE};
@@ -167,7 +167,7 @@ fn ids_are_never_used_twice() {
         end.answer(id, Answer::Alive).unwrap();
         end.read();
         end.listener.closed(end.now);
-        end.listener.opened(end.now);
+        end.listener.opened(&ENTROPY, end.now);
         end.later(200);
     }
 }

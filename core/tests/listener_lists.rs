@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Answering, asked, asks, done, entry, entry_bytes, frame, off, refusals, reply, status};
+use common::{Answering, ENTROPY, asked, asks, done, entry, entry_bytes, frame, off, refusals, reply, status};
 use fencewire_core::classic::Code;
 use fencewire_core::classic::serial::{END_OF_LIST, decode_entry, has_magic};
 use fencewire_core::{
@@ -158,7 +158,7 @@ fn a_reply_does_not_outlive_its_connection() {
     let mut end = Answering::settled();
     let (id, request) = end.asked(&frame(&off("vm1"), 1));
     end.answer(id, done(&request)).unwrap();
-    end.listener.opened(end.now);
+    end.listener.opened(&ENTROPY, end.now);
     assert_eq!(end.polled(), []);
     assert_eq!(end.read(), []);
 }
@@ -302,7 +302,7 @@ fn nothing_but_refusals_is_lost_by_polling_seldom() {
         assert_eq!(end.listener.receive(&frame(&off("vm2"), seqno), end.now), 74);
     }
     end.listener.closed(end.now);
-    end.listener.opened(end.now);
+    end.listener.opened(&ENTROPY, end.now);
     end.listener.wake(end.now.plus(Millis(60_000)));
     let events = end.polled();
     assert_eq!(events[0], Event::Withdrawn(id));

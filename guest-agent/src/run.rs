@@ -12,7 +12,8 @@ use crate::text::{Facts, Output, say};
 use crate::texts::Text;
 use crate::trouble::{Broken, Told, Trouble};
 use fencewire_core::driver::Driver;
-use fencewire_core::{BadName, Client, Millis, Power, Reply, Speak, Unspeakable};
+use fencewire_core::words::ENTROPY_LEN;
+use fencewire_core::{BadName, Client, Entropy, Millis, Power, Reply, Speak, Unspeakable};
 
 /// The whole agent. `arguments` gives those after the program's name, one by one.
 pub fn run<'a, S: System>(system: &S, arguments: &mut dyn FnMut() -> Option<&'a [u8]>) -> Exit {
@@ -104,7 +105,7 @@ fn converse<S: System>(
     channel: &mut Channel<'_, S>,
     output: &mut Output<'_, S>,
 ) -> Result<Exit, Broken> {
-    let mut driver = Driver::open(client, channel);
+    let mut driver = Driver::open(client, channel, &Entropy([0; ENTROPY_LEN]));
     loop {
         return match driver.reply().map_err(Broken::Lost)? {
             Reply::Entry(entry) => {
@@ -120,7 +121,8 @@ fn converse<S: System>(
             Reply::Failed => Err(Broken::Failed),
             Reply::Denied => Err(Broken::Denied),
             Reply::TimedOut => Err(Broken::Lost(Errno::TIMEDOUT)),
-            Reply::Closed => Err(Broken::Lost(Errno::BADF)),
+            // What the serial wire cannot say is there for the compiler.
+            Reply::Closed | Reply::Dropped | Reply::NotProved => Err(Broken::Lost(Errno::BADF)),
         };
     }
 }

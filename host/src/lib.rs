@@ -16,12 +16,13 @@
 //! | [`power`] | what a hypervisor is asked and told, and when |
 //! | [`bridge`] | the event loop that moves all this |
 //! | [`records`], [`journal`] | what is written down: for people, and for the next run |
-//! | [`clock`] | the time |
+//! | [`clock`], [`entropy`] | the time, and random bytes |
 
 pub mod bridge;
 pub mod channels;
 pub mod clock;
 pub mod config;
+pub mod entropy;
 pub mod guests;
 pub mod journal;
 pub mod policy;

@@ -44,12 +44,23 @@ pub enum Unproved {
     BelowMinimum(Hash),
     /// It is not signed with this key.
     Signature,
-    /// It is signed by the key's holder and says nothing.
+    /// It is signed where nobody holds a key, so that nothing can be known of the signature.
+    Signed(u8),
+    /// It is signed by the key's holder, or need not be, and says nothing.
     Malformed(Malformed),
 }
 
 /// Writes a signed request.
 pub fn encode_request(ask: &Ask, fresh: Fresh, hash: Hash, key: &Key) -> RequestPacket {
+    let mut packet = encode_unsigned(ask, fresh);
+    packet[HASHTYPE] = hash.as_byte();
+    let tag = key.tag(hash, &[&packet]);
+    packet[HASH..].copy_from_slice(&tag);
+    packet
+}
+
+/// Writes a request that proves nothing.
+pub fn encode_unsigned(ask: &Ask, fresh: Fresh) -> RequestPacket {
     let uuid_text;
     let domain: &[u8] = match ask.target() {
         None => &[],
@@ -61,14 +72,11 @@ pub fn encode_request(ask: &Ask, fresh: Fresh, hash: Hash, key: &Key) -> Request
     };
     let mut packet = [0; REQUEST_LEN];
     packet[0] = action_byte(ask);
-    packet[HASHTYPE] = hash.as_byte();
     for (place, byte) in packet[DOMAIN..DOMAIN + NAME_FIELD - 1].iter_mut().zip(domain) {
         *place = *byte;
     }
     packet[RANDOM..SEQNO].copy_from_slice(&fresh.random);
     packet[SEQNO..SEQNO + 4].copy_from_slice(&fresh.seqno.to_le_bytes());
-    let tag = key.tag(hash, &[&packet]);
-    packet[HASH..].copy_from_slice(&tag);
     packet
 }
 
@@ -83,6 +91,18 @@ pub fn decode_request(packet: &RequestPacket, minimum: Hash, key: &Key) -> Resul
     if !key.proves(hash, &[signed, &[0; TAG_LEN]], tag) {
         return Err(Unproved::Signature);
     }
+    meaning(packet)
+}
+
+/// Reads a packet where nobody holds a key.
+pub fn decode_unsigned(packet: &RequestPacket) -> Result<(Ask, RequestKey), Unproved> {
+    match packet[HASHTYPE] {
+        0 => meaning(packet),
+        signed => Err(Unproved::Signed(signed)),
+    }
+}
+
+fn meaning(packet: &RequestPacket) -> Result<(Ask, RequestKey), Unproved> {
     let ask = ask_of(packet[0], packet[FLAGS], &packet[DOMAIN..DOMAIN + NAME_FIELD]).map_err(Unproved::Malformed)?;
     Ok((ask, key_of(packet)))
 }

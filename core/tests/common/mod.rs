@@ -5,12 +5,15 @@
 use fencewire_core::classic::Code;
 use fencewire_core::classic::serial::{self, ENTRY_LEN, RequestFrame};
 use fencewire_core::{
-    Accept, Admit, Answer, Ask, Client, Endpoint, Event, Ledger, ListEntry, Listener, Millis, NotNow, Observation,
-    Outcome, Permit, Power, PowerAction, Refusal, Reply, Request, RequestId, Restart, Speak, Target, Uuid,
+    Accept, Admit, Answer, Ask, Client, Endpoint, Entropy, Event, Ledger, ListEntry, Listener, Millis, NotNow,
+    Observation, Outcome, Permit, Power, PowerAction, Refusal, Reply, Request, RequestId, Restart, Speak, Target, Uuid,
 };
 
 /// More than anything that ends needs at one point in time.
 const ENOUGH: usize = 10_000;
+
+/// Random bytes, for this purpose.
+pub(crate) const ENTROPY: Entropy = Entropy([0x5a; 64]);
 
 pub(crate) fn target(text: &str) -> Target {
     Target::parse(text.as_bytes()).expect("a good name")
@@ -85,7 +88,7 @@ impl Answering {
 
     pub(crate) fn connected(accept: Accept) -> Answering {
         let mut end = Answering { listener: Listener::new(accept), now: Millis(1_000_000) };
-        end.listener.opened(end.now);
+        end.listener.opened(&ENTROPY, end.now);
         end
     }
 
@@ -194,7 +197,7 @@ impl Asking {
         let now = Millis(1_000_000);
         let speak = Speak::ClassicSerial { seqno: 0x01_0203 };
         let mut client = Client::new(speak, ask, now.plus(Millis(ms))).expect("can be said");
-        client.opened(now);
+        client.opened(&ENTROPY, now);
         Asking { client, now }
     }
 

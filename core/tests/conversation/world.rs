@@ -2,7 +2,7 @@
 
 use crate::bridge::{Bridge, CALL_MAX, Planted};
 use crate::chance::Chance;
-use crate::common::{frame, off, status, target};
+use crate::common::{ENTROPY, frame, off, status, target};
 use crate::line::{Faults, Line};
 use crate::rules::{Broken, Origin, Record};
 use fencewire_core::classic::serial::{REQUEST_LEN, decode_request};
@@ -85,7 +85,7 @@ impl World {
             reaching: (0, 0, Millis(0)),
             chance,
         };
-        world.bridge.listener.opened(world.now);
+        world.bridge.listener.opened(&ENTROPY, world.now);
         world
     }
 
@@ -216,7 +216,7 @@ impl World {
         let (_, key) = decode_request(&frame(&ask, seqno)).expect("our own");
         let deadline = self.now.plus(Millis(patience));
         let mut client = Client::new(Speak::ClassicSerial { seqno }, &ask, deadline).expect("can be said");
-        client.opened(self.now);
+        client.opened(&ENTROPY, self.now);
         self.asker = Some(Asker { client, ask, key });
     }
 
@@ -288,7 +288,9 @@ impl World {
                 Reply::Entry(_) => continue,
                 Reply::Done | Reply::EndOfList => true,
                 Reply::Power(power) => power != Power::Unknown,
-                Reply::Failed | Reply::Denied | Reply::TimedOut | Reply::Closed => false,
+                Reply::Failed | Reply::Denied | Reply::TimedOut | Reply::Closed | Reply::Dropped | Reply::NotProved => {
+                    false
+                }
             };
             if success {
                 self.record.succeeded(asker.key, &asker.ask, last)?;
@@ -322,7 +324,7 @@ impl World {
         self.to_host.cut();
         self.to_guest.cut();
         self.bridge.listener.closed(self.now);
-        self.bridge.listener.opened(self.now);
+        self.bridge.listener.opened(&ENTROPY, self.now);
         self.settled = self.now.plus(SETTLE);
         // It learns of it, and there is nothing in "closed" that a rule forbids.
         if let Some(mut asker) = self.asker.take() {

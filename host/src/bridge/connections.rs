@@ -5,7 +5,8 @@ use super::requests::Listing;
 use super::{Bridge, Timer, WAKE, name_of};
 use crate::channels::{self, ChannelKind, ChannelSpec, Stream};
 use crate::clock;
-use fencewire_core::{Accept, Answer, Endpoint, Event, Listener, Millis, Refusal, RequestId, Uuid};
+use fencewire_core::words::ENTROPY_LEN;
+use fencewire_core::{Accept, Answer, Endpoint, Entropy, Event, Listener, Millis, Refusal, RequestId, Uuid};
 use mio::net::UnixListener;
 use mio::{Interest, Token};
 use std::io::{self, Read, Write};
@@ -76,7 +77,7 @@ impl Connection {
         let opened = self.opened;
         self.listener.get_or_insert_with(|| {
             let mut listener = Box::new(Listener::new(accept));
-            listener.opened(opened);
+            listener.opened(&Entropy([0; ENTROPY_LEN]), opened);
             listener
         })
     }
@@ -316,6 +317,9 @@ impl Bridge {
             }
             Refusal::Superseded => {
                 tracing::warn!(channel = name, %guest, "a request that nobody waits for was dropped");
+            }
+            Refusal::Unproved(_) | Refusal::WrongProof | Refusal::Reflection | Refusal::TooSlow => {
+                tracing::warn!(channel = name, %guest, ?refusal, "not heard");
             }
             Refusal::ReplyNotRead => tracing::warn!(channel = name, %guest, "nobody read the reply: dropped"),
         }

@@ -6,7 +6,8 @@ use crate::guests::Member;
 use crate::policy::{Actions, Group, Policy};
 use fencewire_core::classic::serial;
 use fencewire_core::{
-    Accept, Admit, Ask, Endpoint, Event, Ledger, Listener, Millis, PowerAction, Remembered, Request, Target, Uuid,
+    Accept, Admit, Ask, Endpoint, Entropy, Event, Ledger, Listener, Millis, PowerAction, Remembered, Request, Target,
+    Uuid,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,7 +22,7 @@ pub(crate) fn request(action: PowerAction, target: Uuid, received: Millis) -> Re
     let ask = Ask::Power(action, Target::Uuid(target));
     let frame = serial::encode_request(&ask, NEXT.fetch_add(1, Ordering::Relaxed)).expect("a UUID can be sent");
     let mut listener = Listener::new(Accept { settle: Millis(0), ..Accept::default() });
-    listener.opened(received);
+    listener.opened(&Entropy([0; 64]), received);
     assert_eq!(listener.receive(&frame, received), frame.len());
     match listener.poll() {
         Some(Event::Asked(_, request)) => request,

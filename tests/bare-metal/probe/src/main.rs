@@ -15,9 +15,9 @@ use fencewire_core::classic::serial::{self, ENTRY_LEN, Entry, REQUEST_LEN};
 use fencewire_core::classic::{self, Code};
 use fencewire_core::driver::{Driver, Port, Ready};
 use fencewire_core::{
-    Accept, Admit, Answer, Ask, Client, ConfirmedOff, Endpoint as _, Event, Failure, GuestName, Ledger, ListEntry,
+    Accept, Admit, Answer, Ask, Client, ConfirmedOff, Endpoint as _, Entropy, Event, Failure, GuestName, Ledger, ListEntry,
     Listener, Millis, NotAdmitted, Observation, Outcome, Permit, Power, PowerAction, Remembered, Request, RequestId,
-    RequestKey, Restart, Speak, Target, Uuid,
+    RequestKey, Restart, Signing, Speak, Target, Trust, Uuid,
 };
 
 /// If any call of it is left, linking fails, because what it calls is nowhere.
@@ -52,6 +52,8 @@ macro_rules! call {
 }
 
 const TIME: Millis = Millis(1);
+
+const ENTROPY: Entropy = Entropy([1; 64]);
 
 fn bytes() -> &'static [u8] {
     black_box(b"any")
@@ -91,7 +93,9 @@ fn packet() {
     call!(Key::proves, &key, Hash::Sha256, &[bytes()], &[0; TAG_LEN]);
     let fresh = Fresh { random: [0; 6], seqno: 0 };
     call!(packet::encode_request, &ask(), fresh, Hash::Sha256, &key);
+    call!(packet::encode_unsigned, &ask(), fresh);
     let _ = call!(packet::decode_request, &[0; packet::REQUEST_LEN], Hash::Sha256, &key);
+    let _ = call!(packet::decode_unsigned, &[0; packet::REQUEST_LEN]);
 }
 
 fn classic() {
@@ -114,11 +118,18 @@ fn list_entry() -> ListEntry<'static> {
 }
 
 fn client() {
-    let speak = Speak::ClassicSerial { seqno: 0 };
+    client_that(Speak::ClassicSerial { seqno: 0 });
+    let Ok(key) = Key::absorb(bytes()) else { return };
+    let fresh = Fresh { random: [0; 6], seqno: 0 };
+    let signing = Signing::Key { key: &key, hash: Hash::Sha256, auth: Hash::Sha512 };
+    client_that(Speak::ClassicPacket { fresh, signing });
+}
+
+fn client_that(speak: Speak<'_>) {
     let Ok(mut client) = call!(Client::new, speak, &ask(), TIME) else {
         return;
     };
-    call!(Client::opened, &mut client, TIME);
+    call!(Client::opened, &mut client, &ENTROPY, TIME);
     call!(Client::receive, &mut client, bytes(), TIME);
     call!(Client::transmit, &client);
     call!(Client::sent, &mut client, 0, TIME);
@@ -130,8 +141,15 @@ fn client() {
 }
 
 fn listener() {
-    let mut listener = call!(Listener::new, call!(Accept::default));
-    call!(Listener::opened, &mut listener, TIME);
+    listens(call!(Listener::new, call!(Accept::default)));
+    listens(call!(Listener::of_packets, Trust::Anybody, TIME));
+    let Ok(key) = Key::absorb(bytes()) else { return };
+    let trust = Trust::Key { key, minimum: Hash::Sha256, auth: Hash::Sha512 };
+    listens(call!(Listener::of_packets, trust, TIME));
+}
+
+fn listens(mut listener: Listener) {
+    call!(Listener::opened, &mut listener, &ENTROPY, TIME);
     call!(Listener::receive, &mut listener, bytes(), TIME);
     call!(Listener::transmit, &listener);
     call!(Listener::sent, &mut listener, 0, TIME);
@@ -139,6 +157,8 @@ fn listener() {
     call!(Listener::wake, &mut listener, TIME);
     call!(Listener::guest_was_reset, &mut listener, TIME);
     call!(Listener::is_idle, &listener);
+    call!(Listener::is_over, &listener);
+    call!(Listener::is_proved, &listener);
     call!(Listener::closed, &mut listener, TIME);
     // Only a listener makes requests.
     if let Some(Event::Asked(id, request)) = call!(Listener::poll, &mut listener) {
@@ -224,12 +244,12 @@ fn driver() {
     let mut port = AnyPort;
 
     let mut listener = Listener::new(Accept::default());
-    let mut driver = call!(Driver::open, &mut listener, &mut port);
+    let mut driver = call!(Driver::open, &mut listener, &mut port, &ENTROPY);
     let _ = call!(Driver::event, &mut driver);
     call!(Driver::end, &mut driver);
 
     if let Ok(mut client) = Client::new(Speak::ClassicSerial { seqno: 0 }, &ask(), TIME) {
-        let mut driver = call!(Driver::open, &mut client, &mut port);
+        let mut driver = call!(Driver::open, &mut client, &mut port, &ENTROPY);
         let _ = call!(Driver::reply, &mut driver);
     }
 }

@@ -1,0 +1,386 @@
+//! The answering end of a serial port or channel, on which requests follow one another.
+//!
+//! ```text
+//!             frame               poll: Asked            answer
+//!  bytes ──▶ waiting ───────────▶ asked ───────────────▶ reply in transmit ──▶ sent
+//!              │                    │ answer: Entry ⇄ poll: EntryWanted (a list)
+//!              │ a later frame, or time: Withdrawn
+//!              ▼
+//!            gone, unanswered
+//! ```
+//!
+//! A reply on this wire says not to which request it belongs. So one request is out at a time, and replies come in the
+//! order of the requests; and when a frame comes that cannot be from somebody who still waits for an earlier one's
+//! reply, that reply is never sent, lest it be taken for the later one's.
+
+use super::outbox::Outbox;
+use super::{Accept, Event, NotNow, REFUSALS, REPLY_TIME, Refusal, RequestId, SETTLE};
+use crate::Endpoint;
+use crate::classic::serial::{self, Cut, Deframer};
+use crate::classic::{Code, REMEMBERED_MS, code_for};
+use crate::words::{Answer, Ask, Entropy, Millis, Request, RequestKey};
+
+/// A frame must be whole this long after its magic: eight times what 74 bytes take at 1,200 baud.
+pub const FRAME_TIME: Millis = Millis(5_000);
+
+/// How long a frame is kept back whose last bytes may be the first of another: what a byte takes at 300 baud, and some.
+const KEEP_BACK: Millis = Millis(50);
+
+/// A frame that comes sooner after the first whose reply is awaited is from somebody who sends several at once. One that
+/// comes later is from somebody who has given up on the others: fence_virt holds DTR down for 0.3 s before it asks.
+pub const PIPELINE_TIME: Millis = Millis(250);
+
+/// Requests held at a time. More are refused, unanswered.
+const HELD: usize = 4;
+
+/// Noise is reported when a frame begins, and this long after it came at the latest.
+const NOISE_TIME: Millis = Millis(1_000);
+
+/// See [`super::Listener`].
+#[derive(Debug)]
+pub(super) struct SerialListener {
+    accept: Accept,
+    discard_until: Millis,
+    deframer: Deframer,
+    frame_since: Millis,
+    noise_since: Millis,
+    held: heapless::Deque<Held, HELD>,
+    awaited: Option<Awaited>,
+    next_id: u64,
+    withdrawn: Option<RequestId>,
+    refusals: heapless::Deque<Refusal, REFUSALS>,
+    out: Outbox,
+}
+
+/// The frames whose replies are awaited, or are not gone yet.
+#[derive(Clone, Copy, Debug)]
+struct Awaited {
+    /// When the first of them came.
+    since: Millis,
+    /// Its key, where it is the only one and says something.
+    only: Option<RequestKey>,
+}
+
+impl Awaited {
+    /// Whether whoever sent the first cannot be the one from whom another frame comes now.
+    fn given_up(self, now: Millis) -> bool {
+        now.since(self.since) >= PIPELINE_TIME
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    id: RequestId,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Not handed out yet.
+    Waiting(Request),
+    /// Handed out.
+    Asked(Request),
+    /// A list of which a part is out. `wanted`: its owner was asked for the next entry.
+    Listing { request: Request, wanted: bool },
+}
+
+impl Stage {
+    const fn request(&self) -> &Request {
+        match self {
+            Stage::Waiting(request) | Stage::Asked(request) | Stage::Listing { request, .. } => request,
+        }
+    }
+}
+
+impl SerialListener {
+    pub(super) const fn new(accept: Accept) -> SerialListener {
+        SerialListener {
+            accept,
+            discard_until: Millis(0),
+            deframer: Deframer::new(),
+            frame_since: Millis(0),
+            noise_since: Millis(0),
+            held: heapless::Deque::new(),
+            awaited: None,
+            next_id: 0,
+            withdrawn: None,
+            refusals: heapless::Deque::new(),
+            out: Outbox::new(),
+        }
+    }
+
+    pub(super) fn poll(&mut self) -> Option<Event> {
+        if let Some(id) = self.withdrawn.take() {
+            return Some(Event::Withdrawn(id));
+        }
+        if let Some(refusal) = self.refusals.pop_front() {
+            return Some(Event::Refused(refusal));
+        }
+        if !self.out.is_empty() {
+            return None;
+        }
+        let head = self.held.front_mut()?;
+        match &mut head.stage {
+            Stage::Waiting(request) => {
+                let request = request.clone();
+                head.stage = Stage::Asked(request.clone());
+                Some(Event::Asked(head.id, request))
+            }
+            Stage::Listing { wanted, .. } if !*wanted => {
+                *wanted = true;
+                Some(Event::EntryWanted(head.id))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn answer(&mut self, id: RequestId, answer: Answer<'_>, now: Millis) -> Result<(), NotNow> {
+        let head = self.held.front_mut().filter(|head| head.id == id).ok_or(NotNow::Gone)?;
+        let begun = match &head.stage {
+            Stage::Waiting(_) => return Err(NotNow::Gone),
+            Stage::Listing { wanted: false, .. } => return Err(NotNow::EntryNotWanted),
+            Stage::Listing { .. } => true,
+            Stage::Asked(_) => false,
+        };
+        let request = head.stage.request();
+        let of_list = request.ask == Ask::List;
+        let last = match (answer, of_list) {
+            (Answer::Entry(entry), true) => {
+                head.stage = Stage::Listing { request: request.clone(), wanted: false };
+                if !begun {
+                    self.out.put(&serial::encode_reply(Code::HostList), now);
+                }
+                self.out.put(&serial::encode_entry(&entry), now);
+                return Ok(());
+            }
+            (Answer::EndOfList, true) => Code::Success,
+            (Answer::Failed(_) | Answer::Denied, _) if begun => Code::Failed,
+            (answer, _) => code_for(&request.ask, &answer).ok_or(NotNow::DoesNotFit)?,
+        };
+        if begun || answer == Answer::EndOfList {
+            if !begun {
+                self.out.put(&serial::encode_reply(Code::HostList), now);
+            }
+            self.out.put(&serial::END_OF_LIST, now);
+        }
+        self.out.put(&serial::encode_reply(last), now);
+        let _ = self.held.pop_front();
+        Ok(())
+    }
+
+    /// The guest has been reset: nobody waits for a reply any more, and what comes in the next 200 ms may be from
+    /// before. Nothing of either is kept.
+    pub(super) fn guest_was_reset(&mut self, now: Millis) {
+        self.closed(now);
+        self.discard_until = self.discard_until.max(now.plus(SETTLE));
+    }
+
+    /// Whether nothing is going on: no request held, nothing to send, no frame begun. Such a listener can be dropped
+    /// and made anew at the next byte.
+    pub(super) fn is_idle(&self) -> bool {
+        self.held.is_empty()
+            && self.out.is_empty()
+            && self.withdrawn.is_none()
+            && self.refusals.is_empty()
+            && self.deframer.begun() == 0
+            && !self.deframer.has_noise()
+    }
+
+    fn frame_is_whole(&mut self, now: Millis) {
+        let decoded = serial::decode_request(self.deframer.frame());
+        let key = decoded.as_ref().ok().map(|(_, key)| *key);
+        if self.is_repetition(key, now) {
+            return;
+        }
+        let superseded = self.supersede(now);
+        let together = self.awaited();
+        let taken = match decoded {
+            Ok((ask, key)) => self.hold(ask, key, now),
+            Err(why) => {
+                self.refuse(Refusal::Malformed(why));
+                // Somebody who waits for another reply would take this one for it.
+                let alone = self.held.is_empty() && !superseded;
+                if alone {
+                    self.out.put(&serial::encode_reply(Code::Failed), now);
+                }
+                alone
+            }
+        };
+        if taken {
+            let first = Awaited { since: now, only: key };
+            self.awaited = Some(together.map_or(first, |first| Awaited { only: None, ..first }));
+        }
+    }
+
+    /// Says whether there was room for it.
+    fn hold(&mut self, ask: Ask, key: RequestKey, now: Millis) -> bool {
+        let request = Request {
+            ask,
+            key,
+            received: now,
+            deadline: now.plus(self.accept.time_to_act),
+            remember_until: now.plus(Millis(REMEMBERED_MS)),
+        };
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        let stage = Stage::Waiting(request);
+        let held = self.held.push_back(Held { id, stage }).is_ok();
+        if !held {
+            self.refuse(Refusal::TooMany);
+        }
+        held
+    }
+
+    fn awaited(&self) -> Option<Awaited> {
+        self.awaited.filter(|_| !self.held.is_empty() || !self.out.is_empty())
+    }
+
+    /// The very frame whose reply is still awaited, sent again by an asker who waits: one reply is enough. Where others are
+    /// awaited too, it is from somebody who would take their replies for its own.
+    fn is_repetition(&self, key: Option<RequestKey>, now: Millis) -> bool {
+        key.is_some() && self.awaited().is_some_and(|awaited| awaited.only == key && awaited.given_up(now))
+    }
+
+    /// Forgets the requests whose asker cannot be waiting any more, now that another frame has come, and a reply that has
+    /// not gone. Says whether there was anything to forget.
+    fn supersede(&mut self, now: Millis) -> bool {
+        let given_up = self.awaited().is_some_and(|awaited| awaited.given_up(now));
+        if given_up {
+            self.drop_all();
+        }
+        given_up
+    }
+
+    fn drop_all(&mut self) {
+        self.out.clear();
+        while !self.held.is_empty() {
+            self.drop_head();
+        }
+    }
+
+    /// Says whether a single reply may take the place of what the head would have got: not in the middle of a list,
+    /// where it would be read as an entry.
+    fn drop_head(&mut self) -> bool {
+        let Some(held) = self.held.pop_front() else { return false };
+        match held.stage {
+            Stage::Waiting(_) => self.refuse(Refusal::Superseded),
+            Stage::Asked(_) | Stage::Listing { .. } => self.withdrawn = Some(held.id),
+        }
+        !matches!(held.stage, Stage::Listing { .. })
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        let _ = self.refusals.push_back(refusal);
+    }
+
+    /// Ends a frame that has begun and whose time is up: a torn one is dropped, a kept-back one is whole.
+    fn end_late_frame(&mut self, now: Millis) {
+        if self.frame_ends_at().is_none_or(|at| now < at) {
+            return;
+        }
+        if self.deframer.keeps_back() {
+            self.deframer.release();
+            self.frame_is_whole(now);
+        } else {
+            let begun = self.deframer.begun();
+            self.deframer.reset();
+            self.refuse(Refusal::Torn(begun));
+        }
+    }
+
+    fn frame_ends_at(&self) -> Option<Millis> {
+        let time = if self.deframer.keeps_back() { KEEP_BACK } else { FRAME_TIME };
+        (self.deframer.begun() > 0).then(|| self.frame_since.plus(time))
+    }
+
+    fn report_noise(&mut self) {
+        if self.deframer.has_noise() {
+            let noise = self.deframer.take_noise();
+            self.refuse(Refusal::Noise(noise));
+        }
+    }
+
+    fn must_be_polled(&self) -> bool {
+        self.withdrawn.is_some() || !self.refusals.is_empty()
+    }
+
+    fn head_deadline(&self) -> Option<Millis> {
+        self.held.front().map(|head| head.stage.request().deadline)
+    }
+}
+
+impl Endpoint for SerialListener {
+    fn opened(&mut self, _entropy: &Entropy, now: Millis) {
+        self.closed(now);
+        self.discard_until = now.plus(self.accept.settle);
+    }
+
+    fn receive(&mut self, bytes: &[u8], now: Millis) -> usize {
+        if now < self.discard_until {
+            return bytes.len();
+        }
+        self.end_late_frame(now);
+        for (at, &byte) in bytes.iter().enumerate() {
+            if self.must_be_polled() {
+                return at;
+            }
+            let quiet = !self.deframer.has_noise();
+            let cut = self.deframer.push(byte);
+            if quiet && self.deframer.has_noise() {
+                self.noise_since = now;
+            }
+            match cut {
+                Cut::More if usize::from(self.deframer.begun()) == serial::MAGIC.len() => {
+                    self.frame_since = now;
+                    self.report_noise();
+                }
+                Cut::More if self.deframer.keeps_back() => self.frame_since = now,
+                Cut::More => {}
+                Cut::Torn(have) => {
+                    self.frame_since = now;
+                    self.refuse(Refusal::Torn(have));
+                }
+                Cut::Frame => {
+                    self.frame_is_whole(now);
+                    return at + 1;
+                }
+            }
+        }
+        bytes.len()
+    }
+
+    fn closed(&mut self, _now: Millis) {
+        self.deframer.reset();
+        self.drop_all();
+    }
+
+    fn transmit(&self) -> &[u8] {
+        self.out.unsent()
+    }
+
+    fn sent(&mut self, n: usize, _now: Millis) {
+        self.out.sent(n);
+    }
+
+    fn wake_at(&self) -> Option<Millis> {
+        let noise = self.deframer.has_noise().then(|| self.noise_since.plus(NOISE_TIME));
+        let reply = (!self.out.is_empty()).then(|| self.out.since.plus(REPLY_TIME));
+        [self.frame_ends_at(), noise, reply, self.head_deadline()].into_iter().flatten().min()
+    }
+
+    fn wake(&mut self, now: Millis) {
+        self.end_late_frame(now);
+        if now.since(self.noise_since) >= NOISE_TIME {
+            self.report_noise();
+        }
+        if !self.out.is_empty() && now.since(self.out.since) >= REPLY_TIME {
+            self.refuse(Refusal::ReplyNotRead);
+            // Whoever waits behind it would take the next reply for this one, and a list without a part is no list.
+            self.drop_all();
+        }
+        let late = self.head_deadline().is_some_and(|deadline| now >= deadline);
+        if late && self.withdrawn.is_none() && self.drop_head() {
+            self.out.put(&serial::encode_reply(Code::Failed), now);
+        }
+    }
+}
