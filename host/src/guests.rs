@@ -4,8 +4,68 @@
 //! nothing, and a new guest under an old name is a new guest. A name in a *request* means the guest that bears it now.
 
 use fencewire_core::{Target, Uuid};
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
+
+/// Who asks: what the channel says, or the key that was proved; never what the request says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Requester {
+    /// The guest at a channel's other end.
+    Guest(Uuid),
+    /// Somebody who holds a key. Which guest that is, if it is one, nobody knows.
+    Holder(HolderId),
+}
+
+/// A holder of one channel's key at one address: the same one after a restart of this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HolderId([u8; 16]);
+
+/// What a holder's text begins with.
+const HOLDER: &str = "key-";
+
+impl Requester {
+    /// A holder of the key of that channel, at that address.
+    pub fn holder(channel: &str, address: IpAddr) -> Requester {
+        let digest: [u8; 32] = Sha256::digest(format!("{channel} {address}")).into();
+        Requester::Holder(HolderId(*digest.first_chunk().unwrap_or(&[0; 16])))
+    }
+
+    /// The guest, where it is known to be one.
+    pub const fn guest(self) -> Option<Uuid> {
+        match self {
+            Requester::Guest(uuid) => Some(uuid),
+            Requester::Holder(_) => None,
+        }
+    }
+
+    /// Whether it is that guest, for all that is known.
+    pub fn is(self, guest: Uuid) -> bool {
+        self.guest() == Some(guest)
+    }
+
+    /// Reads what [`fmt::Display`] wrote.
+    pub fn parse(text: &str) -> Option<Requester> {
+        match text.strip_prefix(HOLDER) {
+            None => Uuid::parse(text.as_bytes()).map(Requester::Guest),
+            Some(digits) if digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) => {
+                let number = u128::from_str_radix(digits, 16).ok()?;
+                Some(Requester::Holder(HolderId(number.to_be_bytes())))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Requester::Guest(uuid) => fmt::Display::fmt(uuid, f),
+            Requester::Holder(HolderId(bytes)) => write!(f, "{HOLDER}{:032x}", u128::from_be_bytes(*bytes)),
+        }
+    }
+}
 
 /// A guest as the configuration names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -122,6 +182,20 @@ mod tests {
         assert_eq!(roster.member(&vm), Some(A), "the new guest is not who the configuration means");
         assert_eq!(roster.target(&target("vm")), Some(B), "a request means the guest that bears the name now");
         assert_eq!(roster.target(&target("old")), Some(A));
+    }
+
+    #[test]
+    fn a_requester_is_read_as_it_is_written() {
+        let holder = |channel, address: [u8; 4]| Requester::holder(channel, address.into());
+        let known = holder("a", [127, 0, 0, 1]);
+        for requester in [Requester::Guest(A), known] {
+            assert_eq!(Requester::parse(&requester.to_string()), Some(requester));
+        }
+        assert_ne!(known, holder("b", [127, 0, 0, 1]));
+        assert_ne!(known, holder("a", [127, 0, 0, 2]));
+        for text in ["", "vm", "key-", "key-+0000000000000000000000000000000", "key-00"] {
+            assert_eq!(Requester::parse(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -10,9 +10,9 @@
 //! {"step":"done","outcome":"off"}
 //! ```
 
+use crate::guests::Requester;
 use crate::power::Order;
-use fencewire_core::words::UUID_TEXT_LEN;
-use fencewire_core::{Failure, Millis, Outcome, PowerAction, Remembered, RequestKey, Restart, Uuid};
+use fencewire_core::{Failure, Millis, Outcome, PowerAction, Remembered, RequestKey, Restart};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
@@ -34,7 +34,7 @@ pub struct Journal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Who asked.
-    pub requester: Uuid,
+    pub requester: Requester,
     /// Which request.
     pub key: RequestKey,
     /// Until when a repetition gets the same answer.
@@ -155,24 +155,24 @@ impl Journal {
     }
 
     /// Forgets a request whose time is up.
-    pub fn forget(&self, requester: Uuid, key: RequestKey) {
+    pub fn forget(&self, requester: Requester, key: RequestKey) {
         let _ = fs::remove_file(self.path(requester, key));
     }
 
-    fn note(&self, requester: Uuid, key: RequestKey, line: &Line) {
+    fn note(&self, requester: Requester, key: RequestKey, line: &Line) {
         if let Err(why) = self.append(requester, key, line) {
             tracing::error!(folder = %self.folder.display(), %why, "a step could not be written to the journal");
         }
     }
 
     /// One write for a line: a killed program leaves whole lines.
-    fn append(&self, requester: Uuid, key: RequestKey, line: &Line) -> io::Result<()> {
+    fn append(&self, requester: Requester, key: RequestKey, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
         OpenOptions::new().create(true).append(true).open(self.path(requester, key))?.write_all(&text)
     }
 
-    fn path(&self, requester: Uuid, key: RequestKey) -> PathBuf {
+    fn path(&self, requester: Requester, key: RequestKey) -> PathBuf {
         self.folder.join(format!("{requester}-{:016x}", key.id))
     }
 
@@ -205,18 +205,16 @@ impl Journal {
             }
             (None, _) => Remembered::Begun,
         };
-        let requester = Uuid::parse(requester.as_bytes())?;
+        let requester = Requester::parse(&requester)?;
         Some(Entry { requester, key: RequestKey { id, body }, until: Millis(until), what })
     }
 }
 
 /// Whether a file of that name is about a request. Another is somebody else's, and no business of ours.
 fn is_of_a_request(name: &OsStr) -> bool {
-    let Some((requester, id)) = name.to_str().and_then(|name| name.split_at_checked(UUID_TEXT_LEN)) else {
-        return false;
-    };
-    let is_id = |id: &str| id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
-    Uuid::parse(requester.as_bytes()).is_some() && id.strip_prefix('-').is_some_and(is_id)
+    let Some((requester, id)) = name.to_str().and_then(|name| name.rsplit_once('-')) else { return false };
+    let is_id = id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_id && Requester::parse(requester).is_some()
 }
 
 #[cfg(test)]

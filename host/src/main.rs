@@ -6,6 +6,7 @@
 //! ```
 
 use fencewired::bridge::Bridge;
+use fencewired::channels::ChannelSpec;
 use fencewired::config::{self, Config, Findings};
 use fencewired::guests::Member;
 use fencewired::power::hypervisor::Source;
@@ -106,7 +107,7 @@ fn check(file: &Path) -> Result<(), String> {
                 Member::Uuid(uuid) => guests.iter().any(|guest| guest.uuid == *uuid),
             };
             let members = config.groups.iter().flat_map(|group| &group.members);
-            let named = members.chain(config.channels.iter().map(|channel| &channel.guest));
+            let named = members.chain(config.channels.iter().filter_map(ChannelSpec::guest));
             let unknown: BTreeSet<String> = named.filter(|member| !is_known(member)).map(Member::to_string).collect();
             for name in unknown {
                 println!("{shown}: warning: the hypervisor knows no guest {name:?}; it is served when it comes");

@@ -3,7 +3,7 @@
 //! The only place that makes an [`Allowed`]; without one there is no power action.
 
 use crate::channels::PortType;
-use crate::guests::{Member, Roster};
+use crate::guests::{HolderId, Member, Requester, Roster};
 use fencewire_core::{PowerAction, Uuid};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -63,10 +63,33 @@ impl Actions {
     }
 }
 
+/// Who asks, with what the policy has to know of how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By<'a> {
+    /// A guest, by a channel of that type.
+    Guest(Uuid, PortType),
+    /// A holder of the key that lets it target that group.
+    Holder(HolderId, &'a str),
+}
+
+impl By<'_> {
+    /// Who that is.
+    pub const fn requester(self) -> Requester {
+        match self {
+            By::Guest(uuid, _) => Requester::Guest(uuid),
+            By::Holder(holder, _) => Requester::Holder(holder),
+        }
+    }
+
+    fn is(self, guest: Uuid) -> bool {
+        self.requester().is(guest)
+    }
+}
+
 /// Proof that a requester may do this to that target.
 #[derive(Debug)]
 pub struct Allowed {
-    requester: Uuid,
+    requester: Requester,
     target: Uuid,
     action: PowerAction,
     budget_per_minute: usize,
@@ -74,7 +97,7 @@ pub struct Allowed {
 
 impl Allowed {
     /// Who asked.
-    pub const fn requester(&self) -> Uuid {
+    pub const fn requester(&self) -> Requester {
         self.requester
     }
 
@@ -99,7 +122,7 @@ impl Allowed {
 pub enum Denied {
     /// No hypervisor knows the guest that the channel is for.
     UnknownRequester,
-    /// The requester is in no group that may use the classic wire.
+    /// The requester is in no group that may use the classic wire, or the key's group may not.
     NoClassic,
     /// No group has both in it, or none knows the target.
     NotTogether,
@@ -115,7 +138,7 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Denied::UnknownRequester => "the hypervisor knows no guest of the channel's name: see channel.guest",
-            Denied::NoClassic => "the guest is in no group with classic = true",
+            Denied::NoClassic => "the guest is in no group with classic = true, or the key's group has it not",
             Denied::NotTogether => "no group has both guests, or there is no such guest",
             Denied::Action => "the group's actions do not have this one",
             Denied::Itself => "a guest may not change its own power without allow_self = true",
@@ -156,41 +179,35 @@ impl Policy {
         }
     }
 
-    /// May `requester`, by a channel of that type over the classic wire, do this to `target`?
-    pub fn power(
-        &self,
-        requester: Uuid,
-        port: PortType,
-        action: PowerAction,
-        target: Option<Uuid>,
-    ) -> Result<Allowed, Denied> {
-        if port == PortType::Virtio && !self.classic_virtio {
+    /// May whoever asks, over the classic wire, do this to `target`?
+    pub fn power(&self, by: By<'_>, action: PowerAction, target: Option<Uuid>) -> Result<Allowed, Denied> {
+        if matches!(by, By::Guest(_, PortType::Virtio)) && !self.classic_virtio {
             return Err(Denied::ClassicVirtio);
         }
         let target = target.ok_or(Denied::NotTogether)?;
-        let granting = self.granting(requester, target, Some(action))?;
-        let granting = granting.filter(|group| requester != target || group.allow_self);
+        let granting = self.granting(by, target, Some(action))?;
+        let granting = granting.filter(|group| !by.is(target) || group.allow_self);
         let budget_per_minute = granting.map(|group| group.budget_per_minute).max().ok_or(Denied::Itself)?;
-        Ok(Allowed { requester, target, action, budget_per_minute })
+        Ok(Allowed { requester: by.requester(), target, action, budget_per_minute })
     }
 
-    /// May `requester` ask for the status of `target`?
-    pub fn status(&self, requester: Uuid, target: Option<Uuid>) -> Result<Uuid, Denied> {
+    /// May whoever asks have the status of `target`?
+    pub fn status(&self, by: By<'_>, target: Option<Uuid>) -> Result<Uuid, Denied> {
         let target = target.ok_or(Denied::NotTogether)?;
-        let _granting = self.granting(requester, target, None)?;
+        let _granting = self.granting(by, target, None)?;
         Ok(target)
     }
 
-    /// May `requester` ask whether anybody is there, and whom it may fence?
-    pub fn greet(&self, requester: Uuid) -> Result<(), Denied> {
-        self.of.get(&requester).map(|_| ()).ok_or(Denied::NoClassic)
+    /// May whoever asks know whether anybody is there, and whom it may fence?
+    pub fn greet(&self, by: By<'_>) -> Result<(), Denied> {
+        self.of(by).next().map(|_| ()).ok_or(Denied::NoClassic)
     }
 
-    /// Whether `target` belongs on the list of whom `requester` may fence.
-    pub fn lists(&self, requester: Uuid, target: Uuid) -> bool {
-        self.together(requester, target).any(|group| {
+    /// Whether `target` belongs on the list of whom whoever asks may fence.
+    pub fn lists(&self, by: By<'_>, target: Uuid) -> bool {
+        self.together(by, target).any(|group| {
             let fences = group.actions.has(Some(PowerAction::Off)) || group.actions.has(Some(PowerAction::Reboot));
-            fences && (target != requester || group.allow_self)
+            fences && (!by.is(target) || group.allow_self)
         })
     }
 
@@ -199,24 +216,35 @@ impl Policy {
         self.groups.iter().flat_map(|(group, _)| &group.members)
     }
 
-    /// The groups, one at least, that let `requester` do that to `target`, itself included.
-    fn granting(
-        &self,
-        requester: Uuid,
+    /// The groups, one at least, that let whoever asks do that to `target`, itself included.
+    fn granting<'a>(
+        &'a self,
+        by: By<'a>,
         target: Uuid,
         action: Option<PowerAction>,
-    ) -> Result<impl Iterator<Item = &Group>, Denied> {
-        self.greet(requester)?;
-        self.together(requester, target).next().ok_or(Denied::NotTogether)?;
-        let granting = || self.together(requester, target).filter(move |group| group.actions.has(action));
+    ) -> Result<impl Iterator<Item = &'a Group>, Denied> {
+        self.greet(by)?;
+        self.together(by, target).next().ok_or(Denied::NotTogether)?;
+        let granting = move || self.together(by, target).filter(move |group| group.actions.has(action));
         granting().next().ok_or(Denied::Action)?;
         Ok(granting())
     }
 
-    /// The groups that have both, and in which `requester` may use the classic wire.
-    fn together(&self, requester: Uuid, target: Uuid) -> impl Iterator<Item = &Group> {
-        let of = self.of.get(&requester).into_iter().flatten().filter_map(|at| self.groups.get(*at));
-        of.filter(move |(_, bound)| bound.contains(&target)).map(|(group, _)| group)
+    /// The groups that have `target` and that whoever asks may use.
+    fn together<'a>(&'a self, by: By<'a>, target: Uuid) -> impl Iterator<Item = &'a Group> {
+        self.of(by).filter(move |(_, bound)| bound.contains(&target)).map(|(group, _)| group)
+    }
+
+    /// The groups that whoever asks may use over the classic wire: those that a guest is in, or the key's.
+    fn of<'a>(&'a self, by: By<'a>) -> impl Iterator<Item = &'a (Group, HashSet<Uuid>)> {
+        let (guests, keys) = match by {
+            By::Guest(guest, _) => (self.of.get(&guest), None),
+            By::Holder(_, group) => (None, Some(group)),
+        };
+        let guests = guests.into_iter().flatten().filter_map(|at| self.groups.get(*at));
+        let is_keys = move |group: &Group| keys.is_some_and(|name| group.name == name && group.classic);
+        let keys = keys.is_some().then(|| self.groups.iter().filter(move |(group, _)| is_keys(group)));
+        guests.chain(keys.into_iter().flatten())
     }
 }
 
@@ -228,6 +256,7 @@ mod tests {
     const B: Uuid = Uuid::from_bytes([0xb; 16]);
     const C: Uuid = Uuid::from_bytes([0xc; 16]);
     const OFF: PowerAction = PowerAction::Off;
+    const BY_A: By<'static> = By::Guest(A, PortType::Serial);
 
     fn group(members: &[Uuid]) -> Group {
         Group {
@@ -242,7 +271,7 @@ mod tests {
 
     fn ask(groups: Vec<Group>, action: PowerAction, target: Uuid) -> Result<Uuid, Denied> {
         let policy = Policy::new(groups, false);
-        policy.power(A, PortType::Serial, action, Some(target)).map(|allowed| allowed.target())
+        policy.power(BY_A, action, Some(target)).map(|allowed| allowed.target())
     }
 
     #[test]
@@ -276,23 +305,40 @@ mod tests {
         let mut off = group(&[A, B]);
         off.classic = false;
         assert_eq!(ask(vec![off.clone()], OFF, B), Err(Denied::NoClassic));
-        assert!(!Policy::new(vec![off], true).lists(A, B));
+        assert!(!Policy::new(vec![off], true).lists(BY_A, B));
     }
 
     #[test]
     fn on_a_virtio_port_power_needs_the_operators_word() {
         for (word, expected) in [(false, Some(Denied::ClassicVirtio)), (true, None)] {
             let policy = Policy::new(vec![group(&[A, B])], word);
-            let asked = policy.power(A, PortType::Virtio, OFF, Some(B));
+            let by = By::Guest(A, PortType::Virtio);
+            let asked = policy.power(by, OFF, Some(B));
             assert_eq!(asked.err(), expected);
-            assert_eq!(policy.status(A, Some(B)), Ok(B));
+            assert_eq!(policy.status(by, Some(B)), Ok(B));
         }
+    }
+
+    #[test]
+    fn who_holds_a_groups_key_may_target_that_group_and_no_other() {
+        let Requester::Holder(holder) = Requester::holder("tcp", [127, 0, 0, 1].into()) else { panic!("a holder") };
+        let mut other = group(&[B, C]);
+        other.name = "other".to_owned();
+        let policy = Policy::new(vec![group(&[A, B]), other.clone()], false);
+        let by = By::Holder(holder, "g");
+        let asked = |by, target| policy.power(by, OFF, Some(target)).map(|allowed| allowed.requester());
+        assert_eq!(asked(by, B), Ok(Requester::Holder(holder)));
+        assert_eq!(asked(by, C), Err(Denied::NotTogether));
+        assert_eq!(asked(By::Holder(holder, "none"), B), Err(Denied::NoClassic));
+        assert!(policy.lists(by, A) && !policy.lists(by, C));
+        other.classic = false;
+        assert_eq!(Policy::new(vec![other], false).greet(By::Holder(holder, "other")), Err(Denied::NoClassic));
     }
 
     #[test]
     fn a_list_shows_only_whom_one_may_fence() {
         let policy = Policy::new(vec![group(&[A, B])], false);
-        let shown = |target| policy.lists(A, target);
+        let shown = |target| policy.lists(BY_A, target);
         assert_eq!([shown(A), shown(B), shown(C)], [false, true, false]);
     }
 }

@@ -2,27 +2,36 @@
 //! [`super::requests`].
 
 use super::requests::Listing;
-use super::{Bridge, Timer, WAKE, name_of};
-use crate::channels::{self, ChannelKind, ChannelSpec, Stream};
+use super::{Bridge, Timer, WAKE};
+use crate::channels::{Calls, ChannelSpec, Opened, Stream};
 use crate::clock;
+use crate::entropy::entropy;
+use crate::guests::Requester;
+use crate::policy::By;
+use fencewire_core::classic::key::WeakHash;
+use fencewire_core::classic::packet::Unproved;
 use fencewire_core::words::ENTROPY_LEN;
 use fencewire_core::{Accept, Answer, Endpoint, Entropy, Event, Listener, Millis, Refusal, RequestId, Uuid};
-use mio::net::UnixListener;
-use mio::{Interest, Token};
+use mio::Token;
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Between two tries to open a channel: at first, and at most.
 const RETRY: Millis = Millis(50);
 const RETRY_MAX: Millis = Millis(1_000);
 
-/// Connections at a time on a channel that listens. More wait until one goes.
+/// Connections at a time on a channel that its guest calls. More wait until one goes.
 const CALLERS: usize = 4;
+
+/// Connections at a time on a TCP port. For another, the oldest goes that has proved nothing: who cannot prove anything
+/// does not keep out who can.
+const TCP_CALLERS: usize = 256;
 
 /// Bytes read from one connection before the others have their turn.
 const TURN: usize = 4_096;
 
-/// Refusals of one connection that are logged in a minute.
+/// Refusals on one channel that are logged in a minute.
 const REFUSALS_LOGGED: u32 = 20;
 
 /// A channel and the state of opening it.
@@ -33,13 +42,33 @@ pub(super) struct Channel {
     retry: Millis,
     /// Why it could not be opened last; said once in the log.
     why: Option<String>,
-    listener: Option<UnixListener>,
+    calls: Option<Calls>,
     open: usize,
+    refusals: (Millis, u32),
 }
 
 impl Channel {
     pub(super) fn new(spec: ChannelSpec) -> Channel {
-        Channel { name: name_of(&spec), spec, retry: RETRY, why: None, listener: None, open: 0 }
+        let refusals = (Millis(0), 0);
+        Channel { name: spec.to_string(), spec, retry: RETRY, why: None, calls: None, open: 0, refusals }
+    }
+
+    /// Whether it is called, rather than calling.
+    pub(super) const fn listens(&self) -> bool {
+        self.calls.is_some()
+    }
+
+    /// Whether to speak of a refusal: not where too many were spoken of lately.
+    fn may_log_refusal(&mut self, now: Millis) -> bool {
+        let (since, count) = &mut self.refusals;
+        if now.since(*since) >= Millis(60_000) {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        if *count == REFUSALS_LOGGED {
+            tracing::warn!(channel = self.name, "more like the following are not logged for a minute");
+        }
+        *count <= REFUSALS_LOGGED
     }
 }
 
@@ -47,6 +76,8 @@ impl Channel {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) channel: usize,
+    /// From where it was called, where there is more than one who can call.
+    from: Option<IpAddr>,
     stream: Stream,
     /// Made at the first byte: most channels are silent most of the time.
     listener: Option<Box<Listener>>,
@@ -59,7 +90,6 @@ pub(super) struct Connection {
     old: bool,
     /// The other end has closed it; there may be bytes before that.
     ends: bool,
-    refusals: (Millis, u32),
 }
 
 impl Connection {
@@ -77,9 +107,18 @@ impl Connection {
         let opened = self.opened;
         self.listener.get_or_insert_with(|| {
             let mut listener = Box::new(Listener::new(accept));
+            // The serial wire, which has no use for it.
             listener.opened(&Entropy([0; ENTROPY_LEN]), opened);
             listener
         })
+    }
+
+    fn is_over(&self) -> bool {
+        self.listener.as_ref().is_some_and(|listener| listener.is_over())
+    }
+
+    fn is_proved(&self) -> bool {
+        self.listener.as_ref().is_some_and(|listener| listener.is_proved())
     }
 
     fn flush(&mut self, now: Millis) -> io::Result<()> {
@@ -107,19 +146,6 @@ impl Connection {
         // A fault shows itself again at the next turn.
         let _ = self.flush(now);
     }
-
-    /// Whether to speak of a refusal: not where too many were spoken of lately.
-    fn may_log_refusal(&mut self, now: Millis) -> bool {
-        let (since, count) = &mut self.refusals;
-        if now.since(*since) >= Millis(60_000) {
-            (*since, *count) = (now, 0);
-        }
-        *count += 1;
-        if *count == REFUSALS_LOGGED {
-            tracing::warn!("more like the following on this channel are not logged for a minute");
-        }
-        *count <= REFUSALS_LOGGED
-    }
 }
 
 impl Bridge {
@@ -130,11 +156,10 @@ impl Bridge {
         }
         // Its own, and not that of a turn in which thousands are opened: from here on old bytes are told from new ones.
         let now = clock::now();
-        let channel = &mut self.channels[at];
-        let opened = match channel.spec.kind {
-            ChannelKind::UnixListen { mode } => self.listen_on(at, mode),
-            _ => channel.spec.open().and_then(|stream| self.connect(at, stream, now)),
-        };
+        let opened = self.channels[at].spec.open().and_then(|opened| match opened {
+            Opened::Stream(stream) => self.connect(at, stream, None, now),
+            Opened::Calls(calls) => self.listen_on(at, calls),
+        });
         let channel = &mut self.channels[at];
         let Err(why) = opened else { return };
         let why = why.to_string();
@@ -152,39 +177,74 @@ impl Bridge {
         self.at(again, Timer::Open(at));
     }
 
-    fn listen_on(&mut self, at: usize, mode: u32) -> io::Result<()> {
-        let mut listener = channels::listen(&self.channels[at].spec.path, mode)?;
+    fn listen_on(&mut self, at: usize, mut calls: Calls) -> io::Result<()> {
         let token = self.token();
-        self.poll.registry().register(&mut listener, Token(token), Interest::READABLE)?;
+        calls.register(self.poll.registry(), Token(token))?;
         self.listeners.insert(token, at);
         let channel = &mut self.channels[at];
-        channel.listener = Some(listener);
+        channel.calls = Some(calls);
         channel.why = None;
-        tracing::info!(channel = channel.name, guest = %channel.spec.guest, "listening");
+        tracing::info!(channel = channel.name, guest = channel.spec.guest().map(tracing::field::display), "listening");
         Ok(())
     }
 
-    fn connect(&mut self, at: usize, mut stream: Stream, now: Millis) -> io::Result<()> {
+    fn connect(&mut self, at: usize, mut stream: Stream, from: Option<IpAddr>, now: Millis) -> io::Result<()> {
+        let channel = &self.channels[at];
+        let listener = match &channel.spec {
+            ChannelSpec::Guest(_) => None,
+            ChannelSpec::Keyed(keyed) => {
+                let mut listener = Box::new(Listener::of_packets(keyed.trust.trust().clone(), self.accept.time_to_act));
+                listener.opened(&entropy()?, now);
+                Some(listener)
+            }
+        };
+        // What comes on a connection of its own was sent on it.
+        let old = listener.is_none();
         let token = self.token();
         stream.register(self.poll.registry(), Token(token))?;
         let channel = &mut self.channels[at];
         channel.why = None;
         channel.open += 1;
-        tracing::info!(channel = channel.name, guest = %channel.spec.guest, "connected");
+        match from {
+            // Anybody who can reach the port can fill the log with these.
+            Some(from) => tracing::debug!(channel = channel.name, %from, "connected"),
+            None => {
+                let guest = channel.spec.guest().map(tracing::field::display);
+                tracing::info!(channel = channel.name, guest, "connected");
+            }
+        }
+        let (listing, scheduled) = (None, None);
         let connection = Connection {
             channel: at,
+            from,
             stream,
-            listener: None,
+            listener,
             opened: now,
-            scheduled: None,
-            listing: None,
+            scheduled,
+            listing,
             heard: false,
-            old: true,
+            old,
             ends: false,
-            refusals: (now, 0),
         };
         self.connections.insert(token, connection);
+        self.schedule(token);
         Ok(())
+    }
+
+    /// Who asks on a connection of that channel, from that address; none where that guest is not known.
+    pub(super) fn by(&self, channel: usize, from: Option<IpAddr>) -> Option<By<'_>> {
+        let channel = &self.channels[channel];
+        match &channel.spec {
+            ChannelSpec::Guest(own) => Some(By::Guest(self.roster.member(&own.guest)?, own.port)),
+            ChannelSpec::Keyed(keyed) => match Requester::holder(&channel.name, from?) {
+                Requester::Holder(holder) => Some(By::Holder(holder, &keyed.group)),
+                Requester::Guest(_) => None,
+            },
+        }
+    }
+
+    pub(super) fn from(&self, connection: usize) -> Option<IpAddr> {
+        self.connections.get(&connection)?.from
     }
 
     fn token(&mut self) -> usize {
@@ -206,21 +266,37 @@ impl Bridge {
     }
 
     fn accept_callers(&mut self, at: usize) {
-        while self.channels[at].open < CALLERS && self.stopping.is_none() {
-            let Some(listener) = &self.channels[at].listener else { return };
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    if let Err(why) = self.connect(at, Stream::Unix(stream), clock::now()) {
+        while self.stopping.is_none() && self.has_room(at) {
+            let Some(calls) = &self.channels[at].calls else { return };
+            match calls.accept() {
+                Ok((stream, from)) => {
+                    if let Err(why) = self.connect(at, stream, from, clock::now()) {
                         tracing::warn!(channel = self.channels[at].name, %why, "a caller could not be served");
                     }
                 }
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => return,
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                Err(why) if matches!(why.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(why) => {
                     // Out of descriptors, say: those that go free them.
                     tracing::warn!(channel = self.channels[at].name, %why, "a caller could not be accepted");
                     return;
                 }
+            }
+        }
+    }
+
+    /// Whether one more caller can be served, if need be in place of one that has proved nothing.
+    fn has_room(&mut self, at: usize) -> bool {
+        let channel = &self.channels[at];
+        match channel.spec {
+            ChannelSpec::Guest(_) => channel.open < CALLERS,
+            ChannelSpec::Keyed(_) if channel.open < TCP_CALLERS => true,
+            ChannelSpec::Keyed(_) => {
+                let unproved = self.connections.iter().filter(|(_, open)| open.channel == at && !open.is_proved());
+                // Tokens count up.
+                let Some(oldest) = unproved.map(|(token, _)| *token).min() else { return false };
+                self.end(oldest, "another calls, and it has proved nothing yet");
+                true
             }
         }
     }
@@ -241,8 +317,7 @@ impl Bridge {
                     connection.heard = true;
                     // A stream that gave less than was asked for has no more, and says so when it has; only its end
                     // may have been said already.
-                    let is_stream = matches!(connection.stream, Stream::Unix(_));
-                    let drained = is_stream && !connection.ends && got < self.buffer.len();
+                    let drained = connection.stream.short_read_is_all() && !connection.ends && got < self.buffer.len();
                     read += got;
                     let old = connection.old;
                     connection.old &= !drained;
@@ -287,6 +362,9 @@ impl Bridge {
             };
             self.event(token, event, now);
         }
+        if self.connections.get(&token).is_some_and(Connection::is_over) {
+            return self.close(token, "all is said");
+        }
         self.schedule(token);
     }
 
@@ -300,28 +378,36 @@ impl Bridge {
     }
 
     fn refused(&mut self, token: usize, refusal: Refusal, now: Millis) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
-        if !connection.may_log_refusal(now) {
+        let Some(connection) = self.connections.get(&token) else { return };
+        let from = connection.from.map(tracing::field::display);
+        let channel = &mut self.channels[connection.channel];
+        if !channel.may_log_refusal(now) {
             return;
         }
-        let channel = &self.channels[connection.channel];
-        let (name, guest) = (&channel.name, &channel.spec.guest);
+        let (channel, guest) = (&channel.name, channel.spec.guest().map(tracing::field::display));
         match refusal {
-            Refusal::Noise(bytes) => tracing::warn!(channel = name, %guest, bytes, "bytes that belong to no frame"),
-            Refusal::Torn(bytes) => tracing::warn!(channel = name, %guest, bytes, "a frame stopped before its end"),
+            Refusal::Noise(bytes) => tracing::warn!(channel, guest, bytes, "bytes that belong to no frame"),
+            Refusal::Torn(bytes) => tracing::warn!(channel, guest, bytes, "a frame stopped before its end"),
             Refusal::Malformed(why) => {
-                tracing::warn!(channel = name, %guest, %why, "a frame that says nothing: answered with \"failed\"");
+                tracing::warn!(channel, guest, from, %why, "a frame that says nothing: answered with \"failed\"");
             }
-            Refusal::TooMany => {
-                tracing::warn!(channel = name, %guest, "more requests at once than are held: one dropped");
+            Refusal::TooMany => tracing::warn!(channel, guest, "more requests at once than are held: one dropped"),
+            Refusal::Superseded => tracing::warn!(channel, guest, "a request that nobody waits for was dropped"),
+            Refusal::ReplyNotRead => tracing::warn!(channel, guest, from, "nobody read the reply: dropped"),
+            Refusal::Unproved(why) => tracing::warn!(channel, from, why = unproved(why), "a caller was refused"),
+            Refusal::WrongProof => {
+                let why = "a good request, but its sender does not prove that it holds the key: it sends a recording, or \
+                           its auth is not channel.auth";
+                tracing::warn!(channel, from, why, "a caller was refused");
             }
-            Refusal::Superseded => {
-                tracing::warn!(channel = name, %guest, "a request that nobody waits for was dropped");
+            Refusal::Reflection => {
+                let why = "it sends a challenge of this bridge's own, or of another's with the same key: somebody tries \
+                           to pass for a holder of the key";
+                tracing::error!(channel, from, why, "a caller was refused");
             }
-            Refusal::Unproved(_) | Refusal::WrongProof | Refusal::Reflection | Refusal::TooSlow => {
-                tracing::warn!(channel = name, %guest, ?refusal, "not heard");
+            Refusal::TooSlow => {
+                tracing::warn!(channel, from, why = "it stopped before its proof", "a caller was refused");
             }
-            Refusal::ReplyNotRead => tracing::warn!(channel = name, %guest, "nobody read the reply: dropped"),
         }
     }
 
@@ -343,18 +429,33 @@ impl Bridge {
         self.pump(token);
     }
 
-    /// Ends a connection; its channel is opened again.
-    pub(super) fn close(&mut self, token: usize, why: &str) {
-        let Some(mut connection) = self.connections.remove(&token) else { return };
-        let now = clock::now();
+    fn end(&mut self, token: usize, why: &str) -> Option<Connection> {
+        let mut connection = self.connections.remove(&token)?;
         let _ = connection.stream.deregister(self.poll.registry());
+        let channel = &mut self.channels[connection.channel];
+        channel.open -= 1;
+        match connection.from {
+            Some(from) if !connection.is_over() && !connection.is_proved() && channel.may_log_refusal(clock::now()) => {
+                let hint = "it may have another key or another auth than channel.auth, or be no fence agent at all";
+                tracing::warn!(channel = channel.name, %from, why, hint, "a caller went away before its proof");
+            }
+            Some(from) => tracing::debug!(channel = channel.name, %from, why, "connection ended"),
+            None => {
+                let guest = channel.spec.guest().map(tracing::field::display);
+                tracing::info!(channel = channel.name, guest, why, "connection ended");
+            }
+        }
+        self.connection_gone(token);
+        Some(connection)
+    }
+
+    /// Ends a connection; its channel is opened again, or the next caller served.
+    pub(super) fn close(&mut self, token: usize, why: &str) {
+        let Some(connection) = self.end(token, why) else { return };
+        let now = clock::now();
         let at = connection.channel;
         let channel = &mut self.channels[at];
-        channel.open -= 1;
-        tracing::info!(channel = channel.name, guest = %channel.spec.guest, why, "connection ended");
-        self.connection_gone(token);
-        let channel = &mut self.channels[at];
-        if channel.listener.is_some() {
+        if channel.listens() {
             return self.accept_callers(at);
         }
         // One that is closed as soon as it is opened is not tried in a tight circle.
@@ -367,8 +468,8 @@ impl Bridge {
     /// The guest was ended or started: nobody waits for a reply at its end of its channels, and what comes from there
     /// within the next moments may be from before.
     pub(super) fn guest_was_reset(&mut self, guest: Uuid, now: Millis) {
-        let its =
-            |connection: &Connection| self.roster.member(&self.channels[connection.channel].spec.guest) == Some(guest);
+        let member = |channel: &Channel| channel.spec.guest().and_then(|member| self.roster.member(member));
+        let its = |connection: &Connection| member(&self.channels[connection.channel]) == Some(guest);
         let tokens: Vec<usize> =
             self.connections.iter().filter(|(_, connection)| its(connection)).map(|(token, _)| *token).collect();
         for token in tokens {
@@ -387,13 +488,26 @@ impl Bridge {
     }
 }
 
+/// What it means that a packet proves nothing, and what to do.
+fn unproved(why: Unproved) -> &'static str {
+    match why {
+        Unproved::WeakHash(WeakHash::None) => "it signs nothing: give its agent the key file, and -c sha256",
+        Unproved::WeakHash(WeakHash::Sha1) => "it signs with SHA-1, which can be forged: give its agent -c sha256",
+        Unproved::WeakHash(WeakHash::Unknown(_)) => "it signs with a hash that nobody knows",
+        Unproved::BelowMinimum(_) => "it signs with a weaker hash than channel.hash",
+        Unproved::Signature => "it has another key",
+        Unproved::Signed(_) => {
+            "it signs, and this channel has no key to check that with: give its agent -c none -C none"
+        }
+        Unproved::Malformed(_) => "it says nothing",
+    }
+}
+
 impl Drop for Bridge {
     /// Takes the sockets away that were made, so that callers are refused at once.
     fn drop(&mut self) {
-        for channel in &self.channels {
-            if channel.listener.is_some() {
-                let _ = std::fs::remove_file(&channel.spec.path);
-            }
+        for channel in self.channels.iter().filter(|channel| channel.listens()) {
+            channel.spec.clean_up();
         }
     }
 }

@@ -7,16 +7,16 @@
 //! |---|---|
 //! | `connections` | channels opened, read, written, closed and opened again |
 //! | `requests` | a request from its arrival to its answer |
-//! | `requester` | what is remembered of each guest that asks |
+//! | `memory` | what is remembered of whoever asks |
 
 mod connections;
-mod requester;
+mod memory;
 mod requests;
 
 use crate::channels::ChannelSpec;
 use crate::clock;
 use crate::config::Config;
-use crate::guests::Roster;
+use crate::guests::{Requester, Roster};
 use crate::journal::Journal;
 use crate::policy::Policy;
 use crate::power::Order;
@@ -26,9 +26,9 @@ use crate::power::operation::Seen;
 use crate::power::workers::Pool;
 use crate::records::Records;
 use connections::{Channel, Connection};
-use fencewire_core::{Accept, Millis, Uuid};
+use fencewire_core::{Accept, Millis};
+use memory::Memory;
 use mio::{Events, Poll, Token, Waker};
-use requester::Requester;
 use requests::{Ask, AskId};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -78,7 +78,7 @@ pub struct Bridge {
     /// The hypervisor's last answer to who its guests are was an error.
     unreachable: bool,
     policy: Policy,
-    requesters: HashMap<Uuid, Requester>,
+    memories: HashMap<Requester, Memory>,
     asks: HashMap<AskId, Ask>,
     next_ask: u64,
     /// Asks that wait for the roster.
@@ -202,7 +202,7 @@ impl Bridge {
         let (sender, notes) = mpsc::channel();
         let threads_for = |name, threads| Pool::start(name, source.clone(), threads).map_err(CannotStart::System);
         let policy = Policy::new(config.groups, config.classic_virtio);
-        let roster = Roster::new(policy.members().chain(config.channels.iter().map(|channel| &channel.guest)));
+        let roster = Roster::new(policy.members().chain(config.channels.iter().filter_map(ChannelSpec::guest)));
         let mut bridge = Bridge {
             poll,
             handle: Handle { sender, waker },
@@ -219,7 +219,7 @@ impl Bridge {
             refreshed: None,
             unreachable: false,
             policy,
-            requesters: HashMap::new(),
+            memories: HashMap::new(),
             asks: HashMap::new(),
             next_ask: 0,
             unresolved: Vec::new(),
@@ -236,7 +236,7 @@ impl Bridge {
             tracing::info!(requests = remembered.len(), "requests of an earlier run are remembered");
         }
         for entry in remembered {
-            bridge.requesters.entry(entry.requester).or_default().restore(&entry);
+            bridge.memories.entry(entry.requester).or_default().restore(&entry);
         }
         Ok(bridge)
     }
@@ -422,9 +422,4 @@ impl Bridge {
             }
         }
     }
-}
-
-/// The channel as records and the log name it.
-fn name_of(spec: &ChannelSpec) -> String {
-    spec.path.display().to_string()
 }

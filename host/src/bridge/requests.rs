@@ -2,7 +2,8 @@
 
 use super::{Bridge, Note};
 use crate::clock;
-use crate::policy::Denied;
+use crate::guests::Requester;
+use crate::policy::{By, Denied};
 use crate::power::Order;
 use crate::power::hypervisor::{Guest, Hypervisor, HypervisorError};
 use crate::power::lane::{Verdict, Waiting};
@@ -13,6 +14,7 @@ use fencewire_core::{
     RequestKey, Restart, Target, Uuid,
 };
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
 
 /// Names an ask, across connections. Never used twice.
@@ -26,6 +28,7 @@ pub(super) struct Ask {
     connection: usize,
     /// Where it came from.
     channel: usize,
+    from: Option<IpAddr>,
     id: RequestId,
     request: Request,
     /// The target, once it is known.
@@ -58,7 +61,8 @@ impl Bridge {
         let ask = AskId(self.next_ask);
         self.next_ask += 1;
         let Some(channel) = self.connections.get(&connection).map(|connection| connection.channel) else { return };
-        self.asks.insert(ask, Ask { connection, channel, id, request, target: None });
+        let from = self.from(connection);
+        self.asks.insert(ask, Ask { connection, channel, from, id, request, target: None });
         self.decide(ask, false);
     }
 
@@ -66,42 +70,38 @@ impl Bridge {
     /// was.
     pub(super) fn decide(&mut self, id: AskId, fresh: bool) {
         let Some(ask) = self.asks.get(&id) else { return };
-        let spec = &self.channels[ask.channel].spec;
-        let port = spec.port;
-        let requester = self.roster.member(&spec.guest);
-        let target = ask.request.ask().target().and_then(|target| self.roster.target(target));
-        let unknown = requester.is_none() || (target.is_none() && ask.request.ask().target().is_some());
+        let (channel, from, what) = (ask.channel, ask.from, ask.request.ask().clone());
+        let target = what.target().and_then(|target| self.roster.target(target));
+        let unknown = self.by(channel, from).is_none() || (target.is_none() && what.target().is_some());
         if unknown && !fresh && self.refresh(id) {
             return;
         }
         if unknown && self.unreachable {
             return self.finish(id, Answer::Failed(Failure::Unreachable).into());
         }
-        let Some(requester) = requester else {
+        if self.by(channel, from).is_none() {
             return self.deny(id, Denied::UnknownRequester);
-        };
+        }
         if target.is_none() && self.is_missing_member(id) {
             return self.finish(id, Answer::Failed(Failure::NotFound).into());
         }
+        let Some(by) = self.by(channel, from) else { return };
+        let requester = by.requester();
+        let decided = match &what {
+            What::Monitor | What::List => self.policy.greet(by).map(|()| None),
+            What::Status(_) => self.policy.status(by, target).map(|_| None),
+            What::Power(action, _) => self.policy.power(by, *action, target).map(Some),
+        };
         let Some(ask) = self.asks.get_mut(&id) else { return };
         ask.target = target;
-        match ask.request.ask().clone() {
-            What::Monitor => match self.policy.greet(requester) {
-                Ok(()) => self.ask_whether_reachable(id, requester),
-                Err(why) => self.deny(id, why),
-            },
-            What::List => match self.policy.greet(requester) {
-                Ok(()) => self.ask_for_guests(id, requester),
-                Err(why) => self.deny(id, why),
-            },
-            What::Status(_) => match self.policy.status(requester, target) {
-                Ok(target) => self.ask_for_state(id, requester, target),
-                Err(why) => self.deny(id, why),
-            },
-            What::Power(action, named) => match self.policy.power(requester, port, action, target) {
-                Ok(allowed) => self.power_allowed(id, allowed, &named),
-                Err(why) => self.deny(id, why),
-            },
+        match (decided, what, target) {
+            (Err(why), ..) => self.deny(id, why),
+            (Ok(Some(allowed)), What::Power(_, named), _) => self.power_allowed(id, allowed, &named),
+            (Ok(None), What::Status(_), Some(target)) => self.ask_for_state(id, requester, target),
+            (Ok(None), What::List, _) => self.ask_for_guests(id, requester),
+            (Ok(None), What::Monitor, _) => self.ask_whether_reachable(id, requester),
+            // A status without a target is denied, and only a power request is given an `Allowed`.
+            _ => self.deny(id, Denied::NotTogether),
         }
     }
 
@@ -115,7 +115,7 @@ impl Bridge {
         self.finish(id, Decision { answer: Answer::Denied, why: Some(why.to_string()), repeated: false });
     }
 
-    fn ask_whether_reachable(&self, id: AskId, requester: Uuid) {
+    fn ask_whether_reachable(&self, id: AskId, requester: Requester) {
         let handle = self.handle.clone();
         let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
             handle.tell(Note::Reached(id, hypervisor.map(|_| ())));
@@ -123,7 +123,7 @@ impl Bridge {
         self.queries.give(Some(requester), ask);
     }
 
-    fn ask_for_guests(&self, id: AskId, requester: Uuid) {
+    fn ask_for_guests(&self, id: AskId, requester: Requester) {
         let handle = self.handle.clone();
         let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
             handle.tell(Note::List(id, hypervisor.and_then(Hypervisor::guests)));
@@ -131,7 +131,7 @@ impl Bridge {
         self.queries.give(Some(requester), ask);
     }
 
-    fn ask_for_state(&self, id: AskId, requester: Uuid, target: Uuid) {
+    fn ask_for_state(&self, id: AskId, requester: Requester, target: Uuid) {
         let handle = self.handle.clone();
         let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
             handle.tell(Note::State(id, hypervisor.and_then(|hypervisor| hypervisor.state(target))));
@@ -167,9 +167,8 @@ impl Bridge {
         };
         self.learn_names(&guests);
         let Some(ask) = self.asks.get(&id) else { return };
-        let Some(requester) = self.roster.member(&self.channels[ask.channel].spec.guest) else { return };
-        let mut rest: VecDeque<Guest> =
-            guests.into_iter().filter(|guest| self.policy.lists(requester, guest.uuid)).collect();
+        let Some(by) = self.by(ask.channel, ask.from) else { return };
+        let mut rest: VecDeque<Guest> = guests.into_iter().filter(|guest| self.policy.lists(by, guest.uuid)).collect();
         rest.make_contiguous().sort_by(|a, b| a.name.cmp(&b.name));
         let (token, request) = (ask.connection, ask.id);
         let shown = rest.len();
@@ -215,7 +214,7 @@ impl Bridge {
         let Some(ask) = self.asks.get(&id) else { return };
         let (request, requester, target) = (ask.request.clone(), allowed.requester(), allowed.target());
         let is_off = allowed.action() != PowerAction::On;
-        let memory = self.requesters.entry(requester).or_default();
+        let memory = self.memories.entry(requester).or_default();
         let permit = match memory.ledger.admit(&request, now) {
             Admit::Act(permit) => permit,
             Admit::Running => return memory.twin(request.key(), id),
@@ -264,7 +263,7 @@ impl Bridge {
     fn start(&mut self, order: Order) {
         let now = clock::now();
         if order.action() != PowerAction::On {
-            self.requesters.entry(order.requester()).or_default().destroys(order.target(), now);
+            self.memories.entry(order.requester()).or_default().destroys(order.target(), now);
         }
         let deadline = now.plus(self.time_to_answer);
         let (handle, journal) = (self.handle.clone(), self.journal.clone());
@@ -321,8 +320,8 @@ impl Bridge {
         self.settle(order.requester(), order.permit, who, outcome, None);
     }
 
-    fn settle(&mut self, requester: Uuid, permit: Permit, id: AskId, outcome: Outcome, why: Option<&str>) {
-        let memory = self.requesters.entry(requester).or_default();
+    fn settle(&mut self, requester: Requester, permit: Permit, id: AskId, outcome: Outcome, why: Option<&str>) {
+        let memory = self.memories.entry(requester).or_default();
         let twins = memory.take_twins(permit.key());
         memory.ledger.settle(permit, outcome);
         let decision = |repeated| Decision { answer: Answer::Outcome(outcome), why: why.map(str::to_owned), repeated };
@@ -393,8 +392,8 @@ impl Bridge {
     /// that fences itself: it goes away by that.
     fn withdraw(&mut self, id: AskId) {
         let Some(ask) = self.asks.get(&id) else { return };
-        let requester = self.roster.member(&self.channels[ask.channel].spec.guest);
-        if ask.target.is_some() && ask.target == requester {
+        let requester = self.by(ask.channel, ask.from).map(By::requester);
+        if ask.target.is_some_and(|target| requester.is_some_and(|requester| requester.is(target))) {
             return;
         }
         let key = ask.request.key();
@@ -410,8 +409,8 @@ impl Bridge {
     }
 
     /// Says whether nothing is done for that ask any more.
-    fn leave(&mut self, id: AskId, requester: Uuid, key: RequestKey) -> bool {
-        let Some(memory) = self.requesters.get_mut(&requester) else { return false };
+    fn leave(&mut self, id: AskId, requester: Requester, key: RequestKey) -> bool {
+        let Some(memory) = self.memories.get_mut(&requester) else { return false };
         if memory.remove_twin(key, id) {
             return true;
         }
@@ -426,7 +425,7 @@ impl Bridge {
 
     /// Removes what need not be remembered any more.
     pub(super) fn forget(&mut self, now: Millis) {
-        for (requester, memory) in &mut self.requesters {
+        for (requester, memory) in &mut self.memories {
             for key in memory.forget(now) {
                 self.journal.forget(*requester, key);
             }
@@ -458,7 +457,11 @@ impl Bridge {
         Record {
             time: Record::now(),
             channel: channel.name.clone(),
-            requester: channel.spec.guest.to_string(),
+            requester: match (channel.spec.guest(), ask.from) {
+                (Some(guest), _) => guest.to_string(),
+                (None, Some(from)) => format!("holder of its key at {from}"),
+                (None, None) => "holder of its key".to_owned(),
+            },
             action: request.action(),
             target: request.target().map(ToString::to_string),
             uuid: ask.target.map(|uuid| uuid.to_string()),

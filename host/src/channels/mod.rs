@@ -3,21 +3,33 @@
 //! A [`ChannelSpec`] is a named way in and stays; a [`Stream`] is one open connection of it and goes. Not here: what is
 //! said on them (the core's `Listener`), and when they are opened again (the bridge).
 
+mod tcp;
 mod tty;
 mod unix;
 
+pub use tcp::{KeyFileTrouble, Trusted};
 pub use tty::{Tty, TtyParams};
-pub use unix::listen;
 
 use crate::guests::Member;
-use mio::net::UnixStream;
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use std::fmt;
 use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// `[[channel]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChannelSpec {
+pub enum ChannelSpec {
+    /// A guest's own: who asks is what the channel says.
+    Guest(GuestChannel),
+    /// For whoever proves a key.
+    Keyed(KeyedChannel),
+}
+
+/// A channel with one guest at its other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestChannel {
     /// How it is opened.
     pub kind: ChannelKind,
     /// Where it is.
@@ -26,6 +38,101 @@ pub struct ChannelSpec {
     pub guest: Member,
     /// What the guest has at its end.
     pub port: PortType,
+}
+
+/// A TCP port on which fence-virt's packets are answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyedChannel {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The group that whoever is trusted may target.
+    pub group: String,
+    /// Who is trusted.
+    pub trust: Trusted,
+}
+
+impl ChannelSpec {
+    /// The guest at its other end, where that is known.
+    pub const fn guest(&self) -> Option<&Member> {
+        match self {
+            ChannelSpec::Guest(channel) => Some(&channel.guest),
+            ChannelSpec::Keyed(_) => None,
+        }
+    }
+
+    /// Opens it now, to be called or as a connection; or says why that cannot be done now.
+    pub fn open(&self) -> io::Result<Opened> {
+        match self {
+            ChannelSpec::Guest(channel) => match channel.kind {
+                ChannelKind::Unix => unix::connect(&channel.path).map(|stream| Opened::Stream(Stream::Unix(stream))),
+                ChannelKind::Tty(params) => {
+                    Tty::open(&channel.path, params).map(|tty| Opened::Stream(Stream::Tty(tty)))
+                }
+                ChannelKind::UnixListen { mode } => {
+                    unix::listen(&channel.path, mode).map(|listener| Opened::Calls(Calls::Unix(listener)))
+                }
+            },
+            ChannelSpec::Keyed(channel) => TcpListener::bind(channel.listen).map(|tcp| Opened::Calls(Calls::Tcp(tcp))),
+        }
+    }
+
+    /// Takes away what [`ChannelSpec::open`] made, so that callers are refused at once.
+    pub fn clean_up(&self) {
+        if let ChannelSpec::Guest(GuestChannel { kind: ChannelKind::UnixListen { .. }, path, .. }) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The channel as records and the log name it: its path, or `tcp ADDRESS:PORT`.
+impl fmt::Display for ChannelSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChannelSpec::Guest(channel) => fmt::Display::fmt(&channel.path.display(), f),
+            ChannelSpec::Keyed(channel) => write!(f, "tcp {}", channel.listen),
+        }
+    }
+}
+
+/// A channel that was opened.
+#[derive(Debug)]
+pub enum Opened {
+    /// A connection.
+    Stream(Stream),
+    /// It is called.
+    Calls(Calls),
+}
+
+/// A socket that is called.
+#[derive(Debug)]
+pub enum Calls {
+    /// By the one guest to which it was given.
+    Unix(UnixListener),
+    /// By anybody.
+    Tcp(TcpListener),
+}
+
+impl Calls {
+    /// Asks for events when somebody calls.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Calls::Unix(listener) => registry.register(listener, token, Interest::READABLE),
+            Calls::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
+        }
+    }
+
+    /// The next caller, and from where it calls.
+    pub fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
+        match self {
+            Calls::Unix(listener) => listener.accept().map(|(stream, _)| (Stream::Unix(stream), None)),
+            Calls::Tcp(listener) => {
+                let (stream, from) = listener.accept()?;
+                // A reply is a byte, and somebody waits for it.
+                stream.set_nodelay(true)?;
+                Ok((Stream::Tcp(stream), Some(from.ip().to_canonical())))
+            }
+        }
+    }
 }
 
 /// How a channel is opened.
@@ -58,26 +165,23 @@ pub enum Stream {
     Unix(UnixStream),
     /// Of a serial port.
     Tty(Tty),
-}
-
-impl ChannelSpec {
-    /// Opens it now, or says why that cannot be done now. Not for [`ChannelKind::UnixListen`], which is called.
-    pub fn open(&self) -> io::Result<Stream> {
-        match self.kind {
-            ChannelKind::Unix => unix::connect(&self.path).map(Stream::Unix),
-            ChannelKind::Tty(params) => Tty::open(&self.path, params).map(Stream::Tty),
-            ChannelKind::UnixListen { .. } => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
+    /// Of TCP.
+    Tcp(TcpStream),
 }
 
 impl Stream {
+    /// Whether a read that gave less than was asked for has given all there is.
+    pub const fn short_read_is_all(&self) -> bool {
+        matches!(self, Stream::Unix(_) | Stream::Tcp(_))
+    }
+
     /// Asks for events about both directions, at each change.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         match self {
             Stream::Unix(stream) => registry.register(stream, token, both),
             Stream::Tty(tty) => registry.register(&mut tty.source(), token, both),
+            Stream::Tcp(stream) => registry.register(stream, token, both),
         }
     }
 
@@ -86,6 +190,7 @@ impl Stream {
         match self {
             Stream::Unix(stream) => registry.deregister(stream),
             Stream::Tty(tty) => registry.deregister(&mut tty.source()),
+            Stream::Tcp(stream) => registry.deregister(stream),
         }
     }
 }
@@ -95,6 +200,7 @@ impl Read for Stream {
         match self {
             Stream::Unix(stream) => stream.read(buffer),
             Stream::Tty(tty) => tty.read(buffer),
+            Stream::Tcp(stream) => stream.read(buffer),
         }
     }
 }
@@ -104,6 +210,7 @@ impl Write for Stream {
         match self {
             Stream::Unix(stream) => stream.write(bytes),
             Stream::Tty(tty) => tty.write(bytes),
+            Stream::Tcp(stream) => stream.write(bytes),
         }
     }
 

@@ -5,12 +5,10 @@
 
 use super::schema::{self, File};
 use super::{Config, Finding, HypervisorConfig, RecordsConfig};
-use crate::channels::{ChannelKind, ChannelSpec, PortType, TtyParams};
 use crate::guests::Member;
 use crate::policy::{Actions, Group};
 use fencewire_core::{Millis, classic};
 use std::collections::HashMap;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 
@@ -18,7 +16,7 @@ const RECORDS_PATH: &str = "/var/log/fencewire/records.jsonl";
 const JOURNAL_PATH: &str = "/run/fencewire/journal";
 
 /// Bytes of a unix socket's path at most: `sun_path` has 108, the last of them a NUL.
-const SOCKET_PATH_MAX: usize = 107;
+pub(super) const SOCKET_PATH_MAX: usize = 107;
 
 /// Where the lines of a text begin.
 pub(super) struct Lines(Vec<usize>);
@@ -34,7 +32,7 @@ impl Lines {
     }
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     lines: &'a Lines,
     findings: Vec<Finding>,
 }
@@ -80,16 +78,21 @@ impl Check<'_> {
         self.findings.push(Finding { is_error, line, text });
     }
 
+    /// The line of the byte at `offset`.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.lines.line(offset)
+    }
+
     /// An error about the file as a whole.
     fn error(&mut self, text: &str) {
         self.say(true, usize::MAX, text.to_owned());
     }
 
-    fn error_at<T>(&mut self, at: &Spanned<T>, text: impl Into<String>) {
+    pub(super) fn error_at<T>(&mut self, at: &Spanned<T>, text: impl Into<String>) {
         self.say(true, at.span().start, text.into());
     }
 
-    fn warn_at<T>(&mut self, at: &Spanned<T>, text: impl Into<String>) {
+    pub(super) fn warn_at<T>(&mut self, at: &Spanned<T>, text: impl Into<String>) {
         self.say(false, at.span().start, text.into());
     }
 
@@ -143,7 +146,7 @@ impl Check<'_> {
         for group in list {
             let group = group.get_ref();
             let name = group.name.get_ref();
-            let line = self.lines.line(group.name.span().start);
+            let line = self.line(group.name.span().start);
             if let Some(first) = seen.insert(name, line) {
                 self.error_at(
                     &group.name,
@@ -200,7 +203,7 @@ impl Check<'_> {
         actions
     }
 
-    fn member(&mut self, text: &Spanned<String>, key: &str) -> Option<Member> {
+    pub(super) fn member(&mut self, text: &Spanned<String>, key: &str) -> Option<Member> {
         let name = text.get_ref();
         if name.is_empty() || name.chars().any(char::is_control) {
             self.error_at(text, format!("{key}: {name:?} is no guest's name: give a libvirt domain's name or UUID"));
@@ -216,145 +219,6 @@ impl Check<'_> {
             );
         }
         Some(Member::parse(name))
-    }
-
-    fn channels(&mut self, list: &[Spanned<schema::Channel>], groups: &[Group]) -> Vec<ChannelSpec> {
-        let mut seen: HashMap<PathBuf, usize> = HashMap::new();
-        let mut channels = Vec::new();
-        for channel in list {
-            let line = self.lines.line(channel.span().start);
-            let Some(spec) = self.channel(channel) else { continue };
-            if let Some(first) = seen.insert(spec.path.clone(), line) {
-                let path = spec.path.display();
-                self.error_at(channel, format!("channel.path = \"{path}\": line {first} has a channel there already"));
-            }
-            if !groups.iter().any(|group| group.members.contains(&spec.guest)) {
-                let guest = &spec.guest;
-                self.warn_at(
-                    channel,
-                    format!("channel.guest = \"{guest}\" is in no group: whatever it asks is denied"),
-                );
-            }
-            channels.push(spec);
-        }
-        channels
-    }
-
-    fn channel(&mut self, at: &Spanned<schema::Channel>) -> Option<ChannelSpec> {
-        let channel = at.get_ref();
-        let kind = channel.kind.get_ref().as_str();
-        if matches!(kind, "tcp" | "vsock" | "hybrid-vsock") {
-            self.error_at(
-                &channel.kind,
-                format!("channel.kind = \"{kind}\": not served by this version; it serves unix, unix-listen and tty"),
-            );
-            return None;
-        }
-        for (given, key) in [(channel.key_file.as_ref(), "key_file"), (channel.group.as_ref(), "group")] {
-            if let Some(given) = given {
-                self.error_at(
-                    given,
-                    format!("channel.{key}: only for kinds that this version does not serve; remove it"),
-                );
-            }
-        }
-        if let Some(listen) = &channel.listen {
-            self.error_at(listen, "channel.listen: only for tcp and vsock; a unix-listen channel listens at its path");
-        }
-        let Some(path) = &channel.path else {
-            self.error_at(at, format!("channel of kind \"{kind}\" without a path: say where it is"));
-            return None;
-        };
-        self.path(path, kind);
-        let Some(guest) = &channel.guest else {
-            self.error_at(at, "channel without a guest: say who is at its other end, by name or UUID");
-            return None;
-        };
-        let guest = self.member(guest, "channel.guest");
-        let kind = self.kind(channel, kind);
-        let port = match channel.port.as_ref().map(|port| port.get_ref().as_str()) {
-            None | Some("serial") => PortType::Serial,
-            Some("virtio") => PortType::Virtio,
-            Some(other) => {
-                let text = format!("channel.port = {other:?}: must be \"serial\" or \"virtio\"");
-                self.error_at(channel.port.as_ref()?, text);
-                return None;
-            }
-        };
-        Some(ChannelSpec { kind: kind?, path: PathBuf::from(path.get_ref()), guest: guest?, port })
-    }
-
-    fn kind(&mut self, channel: &schema::Channel, kind: &str) -> Option<ChannelKind> {
-        if let (Some(params), true) = (&channel.params, kind != "tty") {
-            self.error_at(params, "channel.params: only a tty has these");
-        }
-        if let (Some(mode), true) = (&channel.mode, kind != "unix-listen") {
-            self.error_at(mode, "channel.mode: only a unix-listen channel makes its socket; remove it");
-        }
-        match kind {
-            "unix" => Some(ChannelKind::Unix),
-            "unix-listen" => {
-                let Some(mode) = &channel.mode else {
-                    return Some(ChannelKind::UnixListen { mode: 0o600 });
-                };
-                match u32::from_str_radix(mode.get_ref(), 8) {
-                    Ok(bits) if bits <= 0o777 => Some(ChannelKind::UnixListen { mode: bits }),
-                    _ => {
-                        self.error_at(mode, format!("channel.mode = {:?}: must be like \"0660\"", mode.get_ref()));
-                        None
-                    }
-                }
-            }
-            "tty" => {
-                let Some(params) = &channel.params else {
-                    return Some(ChannelKind::Tty(TtyParams::default()));
-                };
-                match TtyParams::parse(params.get_ref()) {
-                    Ok(parsed) => Some(ChannelKind::Tty(parsed)),
-                    Err(why) => {
-                        self.error_at(params, format!("channel.params = {:?}: {why}", params.get_ref()));
-                        None
-                    }
-                }
-            }
-            other => {
-                self.error_at(
-                    &channel.kind,
-                    format!("channel.kind = {other:?}: must be \"unix\", \"unix-listen\" or \"tty\""),
-                );
-                None
-            }
-        }
-    }
-
-    /// What is wrong with a path for good is an error; what may come is a warning.
-    fn path(&mut self, at: &Spanned<String>, kind: &str) {
-        let path = Path::new(at.get_ref());
-        let shown = path.display();
-        if !path.is_absolute() {
-            self.error_at(at, format!("channel.path = \"{shown}\": must begin with \"/\""));
-            return;
-        }
-        if kind != "tty" && at.get_ref().len() > SOCKET_PATH_MAX {
-            self.error_at(
-                at,
-                format!("channel.path = \"{shown}\": a socket's path has at most {SOCKET_PATH_MAX} bytes"),
-            );
-        }
-        let Ok(found) = std::fs::metadata(path) else {
-            if kind != "unix-listen" {
-                self.warn_at(at, format!("channel.path = \"{shown}\" is not there; it is served when it comes"));
-            } else if !path.parent().is_some_and(Path::is_dir) {
-                self.warn_at(at, format!("channel.path = \"{shown}\": its folder is not there; make it"));
-            }
-            return;
-        };
-        let is_socket = found.file_type().is_socket();
-        let fits = if kind == "tty" { found.file_type().is_char_device() } else { is_socket };
-        if !fits {
-            let wanted = if kind == "tty" { "a character device" } else { "a socket" };
-            self.error_at(at, format!("channel.path = \"{shown}\" is not {wanted}, as kind \"{kind}\" needs"));
-        }
     }
 
     fn wire(&mut self, wire: &schema::Wire) {

@@ -3,6 +3,7 @@
 //! `schema` is the file as it is written; `check` turns it into a [`Config`] or says by line what is wrong. Nothing
 //! else reads the schema: who holds a `Config` holds a checked one.
 
+mod channels;
 mod check;
 mod schema;
 

@@ -42,6 +42,8 @@ pub(super) struct Channel {
     pub(super) listen: Option<Spanned<toml::Value>>,
     pub(super) key_file: Option<Spanned<String>>,
     pub(super) group: Option<Spanned<String>>,
+    pub(super) hash: Option<Spanned<String>>,
+    pub(super) auth: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

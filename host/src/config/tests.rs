@@ -1,5 +1,5 @@
 use super::*;
-use crate::channels::{ChannelKind, PortType, TtyParams};
+use crate::channels::{ChannelKind, ChannelSpec, GuestChannel, PortType, TtyParams};
 use crate::guests::Member;
 use fencewire_core::PowerAction;
 
@@ -33,6 +33,15 @@ fn said_of(text: &str) -> (Option<Config>, Vec<Finding>) {
     (loaded.config, loaded.findings.iter().cloned().collect())
 }
 
+/// The one channel, which is a guest's.
+#[track_caller]
+fn channel(config: &Config) -> GuestChannel {
+    match &config.channels[..] {
+        [ChannelSpec::Guest(channel)] => channel.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[track_caller]
 fn config(line: usize, text: &str) -> Config {
     let (config, findings) = with(line, text);
@@ -52,7 +61,7 @@ fn the_good_one_is_good_and_has_the_defaults() {
     let group = &config.groups[0];
     assert!(group.classic && !group.allow_self && group.budget_per_minute == 30);
     assert!(group.actions.has(None) && group.actions.has(Some(PowerAction::Off)));
-    let channel = &config.channels[0];
+    let channel = channel(&config);
     assert_eq!((channel.kind, channel.port), (ChannelKind::Tty(TtyParams::default()), PortType::Serial));
     assert_eq!(channel.guest, Member::Name("vm1".to_owned()));
 }
@@ -65,12 +74,15 @@ fn what_is_given_is_taken() {
     assert!(config(4, "classic = true\nclassic_virtio = true").classic_virtio);
     assert_eq!(config(13, "[control]\njournal = \"/j\"").journal, Path::new("/j"));
     assert!(config(12, "[records]\npath = \"/r\"\nrequired = true").records.required);
-    assert_eq!(config(8, "guest = \"vm1\"\nport = \"virtio\"").channels[0].port, PortType::Virtio);
-    let listen =
+    assert_eq!(channel(&config(8, "guest = \"vm1\"\nport = \"virtio\"")).port, PortType::Virtio);
+    let called =
         "kind = \"unix-listen\"\nmode = \"0660\"\npath = \"/run/x\"\nguest = \"vm1\"\n[[channel]]\nkind = \"tty\"";
-    assert_eq!(config(6, listen).channels[0].kind, ChannelKind::UnixListen { mode: 0o660 });
+    let called = config(6, called);
+    assert!(
+        matches!(&called.channels[0], ChannelSpec::Guest(own) if own.kind == ChannelKind::UnixListen { mode: 0o660 })
+    );
     let uuid = "b33f94f9-8a30-4e83-9165-fd8681ee13cf";
-    let channel = &config(8, &format!("guest = \"{uuid}\"")).channels[0];
+    let channel = channel(&config(8, &format!("guest = \"{uuid}\"")));
     assert!(matches!(channel.guest, Member::Uuid(guest) if guest.to_string() == uuid), "{channel:?}");
 }
 
@@ -118,9 +130,8 @@ const ERRORS: &[(usize, &str, usize, &str)] = &[
     (4, "classic = true\nkeyless = true", 5, "wire.keyless"),
     (4, "classic = true\nmaster_key = \"/k\"", 5, "without keys"),
     (4, "classic_virtio = true", 0, "classic_virtio = true without"),
-    (6, "kind = \"pipe\"", 6, "must be \"unix\", \"unix-listen\" or \"tty\""),
+    (6, "kind = \"pipe\"", 6, "must be \"unix\", \"unix-listen\", \"tty\" or \"tcp\""),
     (6, "kind = \"vsock\"", 6, "not served by this version"),
-    (6, "kind = \"tcp\"", 6, "not served by this version"),
     (6, "kind = \"hybrid-vsock\"", 6, "not served by this version"),
     (6, "kind = \"unix\"", 7, "is not a socket"),
     (6, "", 5, "missing field `kind`"),
@@ -143,6 +154,7 @@ const ERRORS: &[(usize, &str, usize, &str)] = &[
         9,
         "line 5 has a channel",
     ),
+    (8, "guest = \"vm1\"\nhash = \"sha256\"", 9, "channel.hash"),
     (10, "", 9, "missing field `name`"),
     (11, "", 9, "missing field `members`"),
     (11, "members = [\"vm1\", \"vm1\"]", 11, "names \"vm1\" twice"),
@@ -166,6 +178,62 @@ fn whatever_is_wrong_is_an_error_at_its_line() {
         let errors: Vec<&Finding> = findings.iter().filter(|finding| finding.is_error).collect();
         let said = errors.iter().any(|finding| finding.line == *wrong && finding.text.contains(part));
         assert!(said, "{text} at {line}: {errors:#?}");
+    }
+}
+
+/// The good one with a tcp channel that has these lines, from line 14 on.
+fn with_tcp(lines: &str) -> (Option<Config>, Vec<Finding>) {
+    with(14, &format!("[[channel]]\nkind = \"tcp\"\n{lines}"))
+}
+
+#[test]
+fn a_tcp_channel_has_a_key_that_is_a_secret_or_says_that_it_has_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "secret").unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    let key = format!("key_file = {key:?}");
+    let whole = "listen = \"[::1]:1229\"\ngroup = \"g\"";
+    for good in [
+        format!("{whole}\n{key}"),
+        format!("{whole}\n{key}\nhash = \"sha512\"\nauth = \"sha512\""),
+        format!("{whole}\nhash = \"none-anybody-may-fence\""),
+    ] {
+        let (config, findings) = with_tcp(&good);
+        let channels = config.unwrap_or_else(|| panic!("{good}: {findings:#?}")).channels;
+        assert!(matches!(&channels[1], ChannelSpec::Keyed(keyed) if keyed.group == "g"), "{good}");
+        assert_eq!(channels[1].to_string(), "tcp [::1]:1229");
+        assert_eq!(findings.is_empty(), !good.contains("anybody"), "a warning, and only there: {findings:?}");
+    }
+    for (bad, line, part) in [
+        (format!("group = \"g\"\n{key}"), 14, "without listen"),
+        (format!("listen = 1229\ngroup = \"g\"\n{key}"), 16, "an address and a port"),
+        (format!("listen = \"host:1229\"\ngroup = \"g\"\n{key}"), 16, "an address and a port"),
+        (format!("listen = \"[::1]:1229\"\n{key}"), 14, "without a group"),
+        (format!("listen = \"[::1]:1229\"\ngroup = \"h\"\n{key}"), 17, "no [[group]]"),
+        (whole.to_owned(), 14, "without a key_file"),
+        (format!("{whole}\nkey_file = \"/nowhere/key\""), 18, "cannot be read"),
+        (format!("{whole}\n{key}\nhash = \"sha1\""), 19, "can be forged"),
+        (format!("{whole}\n{key}\nauth = \"sha1\""), 19, "can be forged"),
+        (format!("{whole}\n{key}\nhash = \"none\""), 19, "anybody could fence"),
+        (format!("{whole}\n{key}\nauth = \"none\""), 19, "anybody could fence"),
+        (format!("{whole}\n{key}\nhash = \"md5\""), 19, "must be"),
+        (format!("{whole}\n{key}\nhash = \"none-anybody-may-fence\""), 18, "remove one of the two"),
+        (format!("{whole}\nauth = \"sha256\"\nhash = \"none-anybody-may-fence\""), 18, "nothing is proved"),
+        (format!("{whole}\n{key}\nguest = \"vm1\""), 19, "a tcp channel has none"),
+        (format!("{whole}\n{key}\n[[channel]]\nkind = \"tcp\"\n{whole}\n{key}"), 19, "line 14 has a channel there"),
+        (
+            format!(
+                "{whole}\n{key}\n[[group]]\nname = \"h\"\nmembers = [\"a\", \"b\"]\nclassic = false\n[[channel]]\nkind = \"tcp\"\nlisten = \"[::1]:1\"\ngroup = \"h\"\n{key}"
+            ),
+            26,
+            "may not use the classic wire",
+        ),
+    ] {
+        let (config, findings) = with_tcp(&bad);
+        assert!(config.is_none(), "{bad}");
+        let said = findings.iter().any(|it| it.is_error && it.line == line && it.text.contains(part));
+        assert!(said, "{bad}: {findings:#?}");
     }
 }
 

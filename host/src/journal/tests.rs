@@ -1,6 +1,6 @@
 use super::*;
 use crate::power::orders::{guest, order};
-use fencewire_core::{Observation, Power};
+use fencewire_core::{Observation, Power, Uuid};
 use tempfile::TempDir;
 
 const A: Uuid = guest(0xa);
@@ -126,7 +126,12 @@ fn an_entry_names_the_request_and_how_long_it_is_remembered() {
     let (folder, journal, order) = bench(PowerAction::Off);
     journal.begin(&order).unwrap();
     drop(journal);
-    let expected = Entry { requester: A, key: order.key(), until: order.remember_until, what: Remembered::Begun };
+    let expected = Entry {
+        requester: Requester::Guest(A),
+        key: order.key(),
+        until: order.remember_until,
+        what: Remembered::Begun,
+    };
     assert_eq!(open(folder.path()).1, [expected]);
 }
 
@@ -168,10 +173,10 @@ fn what_is_not_of_a_journal_is_left_alone() {
 fn a_request_is_forgotten_by_its_name() {
     let (folder, journal, order) = bench(PowerAction::Off);
     journal.begin(&order).unwrap();
-    journal.forget(A, RequestKey { id: order.key().id ^ 1, ..order.key() });
-    journal.forget(TARGET, order.key());
+    journal.forget(Requester::Guest(A), RequestKey { id: order.key().id ^ 1, ..order.key() });
+    journal.forget(Requester::Guest(TARGET), order.key());
     assert_eq!(files(folder.path()).len(), 1, "another's");
-    journal.forget(A, order.key());
+    journal.forget(Requester::Guest(A), order.key());
     assert!(files(folder.path()).is_empty());
     assert_eq!(next_run(folder.path(), journal), []);
 }

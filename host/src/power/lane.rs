@@ -9,6 +9,7 @@
 
 use super::Order;
 use super::operation::Seen;
+use crate::guests::Requester;
 use fencewire_core::{Failure, Millis, Outcome, PowerAction, Uuid};
 use std::collections::{HashMap, VecDeque};
 
@@ -52,7 +53,7 @@ pub struct Ended<W> {
 #[derive(Debug)]
 pub struct Lanes<W> {
     lanes: HashMap<Uuid, Lane<W>>,
-    running: HashMap<Uuid, usize>,
+    running: HashMap<Requester, usize>,
 }
 
 #[derive(Debug)]
@@ -64,7 +65,7 @@ struct Lane<W> {
 #[derive(Debug)]
 struct Running<W> {
     action: PowerAction,
-    requester: Uuid,
+    requester: Requester,
     /// Whose order is being carried out: its mark, and when it came.
     first: (W, Millis),
     joined: Vec<Waiting<W>>,
@@ -87,10 +88,15 @@ impl<W: Copy + PartialEq> Lanes<W> {
         running.is_some_and(|running| running.action != PowerAction::On)
     }
 
+    /// Whether nothing that this requester asks for begins: it is being fenced, and by somebody else.
+    fn is_silenced(&self, requester: Requester, target: Uuid) -> bool {
+        requester.guest().is_some_and(|guest| guest != target && self.is_being_fenced(guest))
+    }
+
     /// Puts a request in. Gives also the requests of the target that nothing is done for, if its fence begins now.
     pub fn put(&mut self, request: Waiting<W>) -> (Verdict<W>, Vec<Waiting<W>>) {
         let (requester, target) = (request.order.requester(), request.order.target());
-        if requester != target && self.is_being_fenced(requester) {
+        if self.is_silenced(requester, target) {
             return (Verdict::Refused(Failure::RequesterFenced, request), Vec::new());
         }
         if self.waits(requester) {
@@ -172,11 +178,11 @@ impl<W: Copy + PartialEq> Lanes<W> {
         self.lanes.entry(target).or_insert_with(|| Lane { running: None, waiting: VecDeque::new() })
     }
 
-    fn may_run_more(&self, requester: Uuid) -> bool {
+    fn may_run_more(&self, requester: Requester) -> bool {
         self.running.get(&requester).is_none_or(|running| *running < RUNNING_PER_REQUESTER)
     }
 
-    fn waits(&self, requester: Uuid) -> bool {
+    fn waits(&self, requester: Requester) -> bool {
         self.lanes.values().any(|lane| lane.waiting.iter().any(|waiting| waiting.order.requester() == requester))
     }
 
@@ -200,7 +206,7 @@ impl<W: Copy + PartialEq> Lanes<W> {
         }
         for lane in self.lanes.values_mut() {
             let (its, others): (Vec<_>, Vec<_>) =
-                lane.waiting.drain(..).partition(|waiting| waiting.order.requester() == target);
+                lane.waiting.drain(..).partition(|waiting| waiting.order.requester().is(target));
             lane.waiting = others.into();
             silenced.extend(its);
         }
@@ -221,7 +227,7 @@ impl<W: Copy + PartialEq> Lanes<W> {
                 break;
             };
             let requester = next.order.requester();
-            if requester != target && self.is_being_fenced(requester) {
+            if self.is_silenced(requester, target) {
                 ended.refused.push((next, Failure::RequesterFenced));
                 continue;
             }

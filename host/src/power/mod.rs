@@ -20,6 +20,7 @@ pub mod operation;
 pub(crate) mod orders;
 pub mod workers;
 
+use crate::guests::Requester;
 use crate::policy::Allowed;
 use fencewire_core::{Millis, Permit, PowerAction, RequestKey, Uuid};
 
@@ -39,7 +40,7 @@ pub struct Order {
 
 impl Order {
     /// Who asked.
-    pub const fn requester(&self) -> Uuid {
+    pub const fn requester(&self) -> Requester {
         self.allowed.requester()
     }
 

@@ -207,10 +207,10 @@ impl Run<'_> {
 
     /// Bytes of a guest that is off are old bytes: nobody asks.
     fn requester_is_not_off(&self) -> Result<(), Failure> {
-        if self.order.requester() == self.order.target() {
+        let Some(requester) = self.order.requester().guest().filter(|guest| *guest != self.order.target()) else {
             return Ok(());
-        }
-        match self.hypervisor.state(self.order.requester()) {
+        };
+        match self.hypervisor.state(requester) {
             Ok(Guest { state: State::Off | State::OffMigrated, .. }) | Err(HypervisorError::NoSuchGuest) => {
                 Err(Failure::RequesterFenced)
             }

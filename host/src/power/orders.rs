@@ -3,7 +3,7 @@
 use super::Order;
 use crate::channels::PortType;
 use crate::guests::Member;
-use crate::policy::{Actions, Group, Policy};
+use crate::policy::{Actions, By, Group, Policy};
 use fencewire_core::classic::serial;
 use fencewire_core::{
     Accept, Admit, Ask, Endpoint, Entropy, Event, Ledger, Listener, Millis, PowerAction, Remembered, Request, Target,
@@ -55,6 +55,6 @@ fn admit(ledger: &mut Ledger<1>, requester: Uuid, request: &Request) -> Order {
         classic: true,
     };
     let policy = Policy::new(vec![group], false);
-    let allowed = policy.power(requester, PortType::Serial, *action, Some(*target)).expect("allowed");
+    let allowed = policy.power(By::Guest(requester, PortType::Serial), *action, Some(*target)).expect("allowed");
     Order { permit, allowed, remember_until: request.remember_until(), by_name: None }
 }

@@ -4,7 +4,8 @@
 use super::hypervisor::{Hypervisor, HypervisorError, Source};
 use super::lane::RUNNING_PER_REQUESTER;
 use crate::clock;
-use fencewire_core::{Millis, Uuid};
+use crate::guests::Requester;
+use fencewire_core::Millis;
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -34,7 +35,7 @@ struct Shared {
 
 struct State {
     /// For whom each is done.
-    jobs: VecDeque<(Option<Uuid>, Job)>,
+    jobs: VecDeque<(Option<Requester>, Job)>,
     /// One for each thread.
     threads: Vec<Thread>,
     /// Threads that are not set aside, as many as asked for.
@@ -47,7 +48,7 @@ struct Thread {
     id: u64,
     busy_since: Option<Millis>,
     /// For whom it was busy last.
-    owner: Option<Uuid>,
+    owner: Option<Requester>,
     aside: bool,
 }
 
@@ -67,7 +68,7 @@ impl Pool {
 
     /// Gives a job to the next free thread. Of the jobs for one guest, as many are done at a time as may run for one: if
     /// they hang, they do not take every thread there is.
-    pub fn give(&self, owner: Option<Uuid>, job: Job) {
+    pub fn give(&self, owner: Option<Requester>, job: Job) {
         self.shared.lock().jobs.push_back((owner, job));
         self.shared.work.notify_one();
     }
@@ -126,7 +127,7 @@ impl fmt::Debug for Pool {
 }
 
 impl State {
-    fn may_run_more(&self, owner: Option<Uuid>) -> bool {
+    fn may_run_more(&self, owner: Option<Requester>) -> bool {
         let its = |thread: &&Thread| thread.owner == owner && thread.busy_since.is_some();
         owner.is_none() || self.threads.iter().filter(its).count() < RUNNING_PER_REQUESTER
     }

@@ -75,7 +75,7 @@ fn decided(ended: &Ended<u32>) -> Vec<(u32, bool)> {
 }
 
 fn requesters(orders: &[Order]) -> Vec<Uuid> {
-    orders.iter().map(Order::requester).collect()
+    orders.iter().filter_map(|order| order.requester().guest()).collect()
 }
 
 fn refused(ended: &Ended<u32>) -> Vec<(u32, Failure)> {

@@ -87,7 +87,7 @@ impl Bench {
         let say = Box::new(move |hypervisor: Result<&dyn Hypervisor, HypervisorError>| {
             let _ = said.send(if hypervisor.is_ok() { word } else { "no connection" });
         });
-        self.pool.give(owner, say);
+        self.pool.give(owner.map(Requester::Guest), say);
     }
 
     /// A job that says "hangs", and hangs until what this gives is dropped.
@@ -102,7 +102,7 @@ impl Bench {
             let _ = said.send("hangs");
             let _ = released.recv();
         });
-        self.pool.give(owner, hang);
+        self.pool.give(owner.map(Requester::Guest), hang);
         release
     }
 

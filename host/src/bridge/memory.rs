@@ -1,19 +1,19 @@
-//! What is remembered of a guest that asks: its ledger, its budget, and who waits for the same answer.
+//! What is remembered of whoever asks: its ledger, its budget, and who waits for the same answer.
 
 use super::requests::AskId;
 use crate::journal::Entry;
 use fencewire_core::{Ledger, Millis, RequestKey, Uuid};
 use std::collections::{HashMap, VecDeque};
 
-/// Power requests of one guest that are remembered at a time, each for a minute. More are refused.
+/// Power requests of one requester that are remembered at a time, each for a minute. More are refused.
 pub(super) const REMEMBERED: usize = 1_024;
 
 /// Over what time a budget goes.
 const MINUTE: Millis = Millis(60_000);
 
-/// What is remembered of one guest.
+/// What is remembered of one requester.
 #[derive(Debug, Default)]
-pub(super) struct Requester {
+pub(super) struct Memory {
     pub(super) ledger: Box<Ledger<REMEMBERED>>,
     /// Asks that repeat a request that is being carried out.
     twins: HashMap<RequestKey, Vec<AskId>>,
@@ -22,7 +22,7 @@ pub(super) struct Requester {
     journaled: VecDeque<(Millis, RequestKey)>,
 }
 
-impl Requester {
+impl Memory {
     /// Takes over what an earlier run wrote down.
     pub(super) fn restore(&mut self, entry: &Entry) {
         if self.ledger.restore(entry.key, entry.until, entry.what) {
@@ -104,39 +104,39 @@ mod tests {
     #[test]
     fn a_request_that_came_again_is_forgotten_when_its_second_time_is_up() {
         let [key, other] = [1, 2].map(|id| RequestKey { id, body: [0; 16] });
-        let mut requester = Requester::default();
+        let mut memory = Memory::default();
         for (until, key) in [(10, key), (11, other), (20, key)] {
-            requester.journals(key, Millis(until));
+            memory.journals(key, Millis(until));
         }
-        assert_eq!(requester.forget(Millis(9)), []);
-        assert_eq!(requester.forget(Millis(11)), [other]);
-        assert_eq!(requester.forget(Millis(20)), [key]);
+        assert_eq!(memory.forget(Millis(9)), []);
+        assert_eq!(memory.forget(Millis(11)), [other]);
+        assert_eq!(memory.forget(Millis(20)), [key]);
     }
 
     #[test]
     fn the_first_twin_takes_the_place_of_one_that_left_and_one_that_left_takes_none() {
         let key = RequestKey { id: 1, body: [0; 16] };
         let [a, b, c] = [1, 2, 3].map(AskId);
-        let mut requester = Requester::default();
+        let mut memory = Memory::default();
         for ask in [a, b, c] {
-            requester.twin(key, ask);
+            memory.twin(key, ask);
         }
-        assert!(requester.remove_twin(key, a) && !requester.remove_twin(key, a));
-        assert_eq!(requester.take_twin(key), Some(b));
-        assert_eq!(requester.take_twins(key), [c]);
-        assert_eq!(requester.take_twin(key), None);
+        assert!(memory.remove_twin(key, a) && !memory.remove_twin(key, a));
+        assert_eq!(memory.take_twin(key), Some(b));
+        assert_eq!(memory.take_twins(key), [c]);
+        assert_eq!(memory.take_twin(key), None);
     }
 
     #[test]
     fn a_budget_counts_destroys_and_never_refuses_the_first_of_a_target() {
         let (a, b) = (Uuid::from_bytes([1; 16]), Uuid::from_bytes([2; 16]));
-        let mut requester = Requester::default();
+        let mut memory = Memory::default();
         for at in 0..2 {
-            assert!(requester.may_destroy(a, 2, Millis(at)));
-            requester.destroys(a, Millis(at));
+            assert!(memory.may_destroy(a, 2, Millis(at)));
+            memory.destroys(a, Millis(at));
         }
-        assert!(!requester.may_destroy(a, 2, Millis(10)));
-        assert!(requester.may_destroy(b, 2, Millis(10)));
-        assert!(requester.may_destroy(a, 2, Millis(60_000)), "the first one is a minute old");
+        assert!(!memory.may_destroy(a, 2, Millis(10)));
+        assert!(memory.may_destroy(b, 2, Millis(10)));
+        assert!(memory.may_destroy(a, 2, Millis(60_000)), "the first one is a minute old");
     }
 }
