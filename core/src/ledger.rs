@@ -26,7 +26,8 @@ struct Entry {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Running,
-    Interrupted,
+    /// An earlier run of this program began it, after it had come at that time.
+    Interrupted(Millis),
     Settled(Outcome),
 }
 
@@ -78,13 +79,19 @@ impl Permit {
         self.key
     }
 
+    /// When it came first.
+    pub const fn received(&self) -> Millis {
+        self.received
+    }
+
     /// From when on nothing may be begun for it.
     pub const fn deadline(&self) -> Millis {
         self.deadline
     }
 
-    /// Whether an earlier run of this program began it and did not live to see what came of it. Then the guest may
-    /// not be put off again, since it may have been started since; seeing it off is as good as ever.
+    /// Whether an earlier run of this program began it and did not live to see what came of it. Then a guest that runs
+    /// may be put off only if it has not been started since; seeing it off is as good as ever, and so is what that run
+    /// saw after the request had first come.
     pub const fn resumed(&self) -> bool {
         self.resumed
     }
@@ -99,8 +106,8 @@ impl Permit {
 /// What an earlier run of this program wrote down of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remembered {
-    /// It was begun. What came of it, nobody saw.
-    Begun,
+    /// It was begun, after it had come at that time. What came of it, nobody saw.
+    Begun(Millis),
     /// It was carried out: the target was seen off (at that time, where the action is one that puts it off).
     Done(PowerAction, Millis, Restart),
     /// It failed.
@@ -129,10 +136,10 @@ impl<const N: usize> Ledger<N> {
                     entry.remember_until = entry.remember_until.max(request.remember_until);
                     Admit::Running
                 }
-                State::Interrupted if now >= request.deadline => Admit::Refused(NotAdmitted::Expired),
-                State::Interrupted => {
+                State::Interrupted(_) if now >= request.deadline => Admit::Refused(NotAdmitted::Expired),
+                State::Interrupted(received) => {
                     entry.state = State::Running;
-                    Admit::Act(Permit { resumed: true, ..permit })
+                    Admit::Act(Permit { received, resumed: true, ..permit })
                 }
             };
         }
@@ -162,14 +169,14 @@ impl<const N: usize> Ledger<N> {
         if !permit.resumed {
             self.entries.retain(|entry| entry.key != permit.key);
         } else if let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == permit.key) {
-            entry.state = State::Interrupted;
+            entry.state = State::Interrupted(permit.received);
         }
     }
 
     /// Takes over what an earlier run of this program wrote down. Says false where there is no room.
     pub fn restore(&mut self, key: RequestKey, remember_until: Millis, what: Remembered) -> bool {
         let state = match what {
-            Remembered::Begun => State::Interrupted,
+            Remembered::Begun(received) => State::Interrupted(received),
             Remembered::Failed(failure) => State::Settled(Outcome::Failed(failure)),
             Remembered::Done(PowerAction::Off, seen, _) => State::Settled(Outcome::Off(ConfirmedOff { seen })),
             Remembered::Done(PowerAction::Reboot, seen, restart) => {
@@ -286,10 +293,10 @@ mod tests {
     #[test]
     fn what_an_earlier_run_began_is_resumed_and_what_it_finished_is_repeated() {
         let mut ledger = Ledger::<2>::new();
-        assert!(ledger.restore(RequestKey { id: 1, body: [1; 16] }, Millis(60_000), Remembered::Begun));
+        assert!(ledger.restore(RequestKey { id: 1, body: [1; 16] }, Millis(60_000), Remembered::Begun(Millis(0))));
         let done = Remembered::Done(PowerAction::Off, Millis(3), Restart::NotStarted);
         assert!(ledger.restore(RequestKey { id: 2, body: [2; 16] }, Millis(60_000), done));
-        assert!(!ledger.restore(RequestKey { id: 3, body: [3; 16] }, Millis(60_000), Remembered::Begun));
+        assert!(!ledger.restore(RequestKey { id: 3, body: [3; 16] }, Millis(60_000), Remembered::Begun(Millis(0))));
         assert!(admitted(ledger.admit(&request(1, 1, 10), Millis(10))).resumed());
         assert!(matches!(ledger.admit(&request(1, 1, 11), Millis(11)), Admit::Running));
         assert!(matches!(ledger.admit(&request(2, 2, 12), Millis(12)), Admit::Repeat(Outcome::Off(_))));
@@ -307,14 +314,14 @@ mod tests {
     #[test]
     fn what_an_earlier_run_began_is_not_resumed_when_its_time_is_up() {
         let mut ledger = Ledger::<1>::new();
-        assert!(ledger.restore(RequestKey { id: 1, body: [1; 16] }, Millis(60_000), Remembered::Begun));
+        assert!(ledger.restore(RequestKey { id: 1, body: [1; 16] }, Millis(60_000), Remembered::Begun(Millis(0))));
         assert!(matches!(ledger.admit(&request(1, 1, 0), Millis(25_000)), Admit::Refused(NotAdmitted::Expired)));
     }
 
     #[test]
     fn what_an_earlier_run_began_stays_begun_when_its_permit_is_taken_back() {
         let mut ledger = Ledger::<1>::new();
-        assert!(ledger.restore(RequestKey { id: 1, body: [1; 16] }, Millis(60_000), Remembered::Begun));
+        assert!(ledger.restore(RequestKey { id: 1, body: [1; 16] }, Millis(60_000), Remembered::Begun(Millis(0))));
         let permit = admitted(ledger.admit(&request(1, 1, 10), Millis(10)));
         ledger.withdraw(permit);
         assert!(admitted(ledger.admit(&request(1, 1, 11), Millis(11))).resumed());

@@ -379,6 +379,12 @@ pub enum Failure {
     Busy,
     /// What a later check of the same request needs could not be written down. Nothing was done.
     NotRecorded,
+    /// The guest is not the one any more that was asked about: it has been off since, and started again.
+    Replaced,
+    /// It is active on more than one hypervisor. Nothing was done.
+    Ambiguous,
+    /// Meanwhile the configuration does not let its requester do that any more. Nothing was done.
+    Forbidden,
 }
 
 /// One guest of a list.

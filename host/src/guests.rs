@@ -5,7 +5,7 @@
 
 use fencewire_core::{Target, Uuid};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -97,9 +97,24 @@ impl fmt::Display for Member {
 pub struct Roster {
     /// The configuration's names, each with its UUID once one was seen.
     bound: HashMap<String, Option<Uuid>>,
-    /// The names that guests bore when the hypervisor was last asked.
-    now: HashMap<String, Uuid>,
+    /// The names that guests bore when the hypervisors were last asked; none for one that two bore.
+    now: HashMap<String, Option<Uuid>>,
     names: HashMap<Uuid, String>,
+    /// Names are to be bound anew.
+    is_anew: bool,
+    /// Names of the configuration that were found to be borne by two.
+    ambiguous: HashSet<String>,
+}
+
+/// What [`Roster::learn`] changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// The configuration's names that were bound, and to whom.
+    pub bound: Vec<(String, Uuid)>,
+    /// Names of the configuration's that two guests bear. Said once for each.
+    pub ambiguous: Vec<String>,
+    /// A name of the configuration's is not bound any more.
+    pub unbound: bool,
 }
 
 impl Roster {
@@ -112,20 +127,45 @@ impl Roster {
         Roster { bound: names.collect(), ..Roster::default() }
     }
 
-    /// Takes over what the hypervisor says. Gives the configuration's names that were bound by it.
-    pub fn learn(&mut self, guests: impl Iterator<Item = (Uuid, String)>) -> Vec<(String, Uuid)> {
-        self.names = guests.collect();
-        self.now = self.names.iter().map(|(uuid, name)| (name.clone(), *uuid)).collect();
-        let mut new = Vec::new();
-        for (name, uuid) in &mut self.bound {
-            if uuid.is_none()
-                && let Some(found) = self.now.get(name)
-            {
-                *uuid = Some(*found);
-                new.push((name.clone(), *found));
+    /// For the guests that a configuration names that has taken this one's place. Its names are bound anew when the
+    /// hypervisors have said who is who; until then those that both have stay bound.
+    #[must_use]
+    pub fn anew<'a>(&self, members: impl Iterator<Item = &'a Member>) -> Roster {
+        let mut roster = Roster::new(members);
+        for (name, uuid) in &mut roster.bound {
+            *uuid = self.bound.get(name).copied().flatten();
+        }
+        roster.is_anew = true;
+        roster.now.clone_from(&self.now);
+        roster.names.clone_from(&self.names);
+        roster
+    }
+
+    /// Takes over what the hypervisors say. `is_complete`: all of them have said it.
+    pub fn learn(&mut self, guests: impl IntoIterator<Item = (Uuid, String)>, is_complete: bool) -> Learned {
+        self.names = guests.into_iter().collect();
+        self.now.clear();
+        for (uuid, name) in &self.names {
+            // Two that bear the same name are none that is meant by it.
+            let bearer = self.now.entry(name.clone()).or_insert(Some(*uuid));
+            *bearer = bearer.filter(|bearer| bearer == uuid);
+        }
+        let is_anew = self.is_anew && is_complete;
+        self.is_anew &= !is_complete;
+        let mut learned = Learned::default();
+        for (name, bound) in &mut self.bound {
+            let found = self.now.get(name);
+            if found == Some(&None) && bound.is_none() && self.ambiguous.insert(name.clone()) {
+                learned.ambiguous.push(name.clone());
+            }
+            let found = found.copied().flatten();
+            if *bound != found && (bound.is_none() || is_anew) {
+                *bound = found;
+                learned.bound.extend(found.map(|found| (name.clone(), found)));
+                learned.unbound |= found.is_none();
             }
         }
-        new
+        learned
     }
 
     /// Whom the configuration means.
@@ -140,7 +180,7 @@ impl Roster {
     pub fn target(&self, target: &Target) -> Option<Uuid> {
         match target {
             Target::Uuid(uuid) => Some(*uuid),
-            Target::Name(name) => self.now.get(name.as_str()).copied(),
+            Target::Name(name) => self.now.get(name.as_str()).copied().flatten(),
         }
     }
 
@@ -176,12 +216,42 @@ mod tests {
         let vm = Member::parse("vm");
         let mut roster = Roster::new([vm.clone()].iter());
         assert_eq!(roster.member(&vm), None);
-        roster.learn([(A, "vm".to_owned())].into_iter());
+        roster.learn([(A, "vm".to_owned())], true);
         // A was renamed, and a new guest took its name.
-        roster.learn([(A, "old".to_owned()), (B, "vm".to_owned())].into_iter());
+        roster.learn([(A, "old".to_owned()), (B, "vm".to_owned())], true);
         assert_eq!(roster.member(&vm), Some(A), "the new guest is not who the configuration means");
         assert_eq!(roster.target(&target("vm")), Some(B), "a request means the guest that bears the name now");
         assert_eq!(roster.target(&target("old")), Some(A));
+    }
+
+    #[test]
+    fn a_new_configuration_binds_its_names_anew_once_all_is_known() {
+        let vm = Member::parse("vm");
+        let mut roster = Roster::new([vm.clone()].iter());
+        roster.learn([(A, "vm".to_owned())], true);
+        let mut anew = roster.anew([vm.clone(), Member::parse("other")].iter());
+        assert_eq!(anew.member(&vm), Some(A), "until all is known, as before");
+        anew.learn([(B, "vm".to_owned())], false);
+        assert_eq!(anew.member(&vm), Some(A));
+        assert_eq!(anew.learn([(B, "vm".to_owned())], true).bound, [("vm".to_owned(), B)]);
+        assert_eq!(anew.member(&vm), Some(B));
+        anew.learn([(A, "vm".to_owned())], true);
+        assert_eq!(anew.member(&vm), Some(B), "once");
+        let mut gone = anew.anew([vm.clone()].iter());
+        assert!(gone.learn([], true).unbound);
+        assert_eq!(gone.member(&vm), None);
+    }
+
+    #[test]
+    fn a_name_that_two_bear_means_neither() {
+        let vm = Member::parse("vm");
+        let mut roster = Roster::new([vm.clone()].iter());
+        let two = || [(A, "vm".to_owned()), (B, "vm".to_owned())];
+        assert_eq!(roster.learn(two(), true).ambiguous, ["vm"]);
+        assert_eq!(roster.learn(two(), true).ambiguous, [] as [&str; 0], "said once");
+        assert_eq!((roster.member(&vm), roster.target(&target("vm"))), (None, None));
+        roster.learn([(B, "vm".to_owned())], true);
+        assert_eq!(roster.member(&vm), Some(B));
     }
 
     #[test]
@@ -203,7 +273,7 @@ mod tests {
         let text = A.to_string();
         let roster = {
             let mut roster = Roster::default();
-            roster.learn([(B, text.clone())].into_iter());
+            roster.learn([(B, text.clone())], true);
             roster
         };
         assert_eq!(roster.target(&target(&text)), Some(A));

@@ -5,13 +5,15 @@
 //! that was written down, or is carried on without another destroy.
 //!
 //! ```text
-//! {"step":"begun","boot":"…","requester":"…","id":…,"body":"…","target":"…","action":"off","until":…}
+//! {"step":"begun","boot":"…","requester":"…","id":…,"body":"…","target":"…","action":"off","received":…,"until":…,
+//!  "incarnation":"…"}
 //! {"step":"off","seen":…}
 //! {"step":"done","outcome":"off"}
 //! ```
 
 use crate::guests::Requester;
-use crate::power::Order;
+use crate::power::incarnation::Incarnation;
+use crate::power::{Earlier, Order};
 use fencewire_core::{Failure, Millis, Outcome, PowerAction, Remembered, RequestKey, Restart};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -41,14 +43,31 @@ pub struct Entry {
     pub until: Millis,
     /// What came of it.
     pub what: Remembered,
+    /// What was done of it, where nothing came of it yet.
+    pub earlier: Earlier,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "lowercase")]
 enum Line {
-    Begun { boot: String, requester: String, id: u64, body: [u8; 16], target: String, action: Action, until: u64 },
-    Off { seen: u64 },
-    Done { outcome: Result },
+    Begun {
+        boot: String,
+        requester: String,
+        id: u64,
+        body: [u8; 16],
+        target: String,
+        action: Action,
+        received: u64,
+        until: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        incarnation: Option<String>,
+    },
+    Off {
+        seen: u64,
+    },
+    Done {
+        outcome: Result,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -110,8 +129,8 @@ impl Journal {
         Ok((journal, entries))
     }
 
-    /// Writes down that an order is begun. Without that, nothing may be done for it.
-    pub fn begin(&self, order: &Order) -> std::result::Result<(), NotRecorded> {
+    /// Writes down that an order is begun, against that run of its target. Without that, nothing may be done for it.
+    pub fn begin(&self, order: &Order, incarnation: Option<Incarnation>) -> std::result::Result<(), NotRecorded> {
         let key = order.key();
         let begun = Line::Begun {
             boot: self.boot.clone(),
@@ -124,7 +143,9 @@ impl Journal {
                 PowerAction::Reboot => Action::Reboot,
                 PowerAction::On => Action::On,
             },
+            received: order.permit.received().0,
             until: order.remember_until.0,
+            incarnation: incarnation.map(|incarnation| incarnation.to_string()),
         };
         self.append(order.requester(), key, &begun).map_err(|why| {
             tracing::error!(folder = %self.folder.display(), %why, "the journal cannot be written: nothing is fenced");
@@ -149,7 +170,7 @@ impl Journal {
         };
         let begun = self.path(order.requester(), order.key()).exists();
         let succeeded = !matches!(outcome, Result::Failed);
-        if begun || (succeeded && self.begin(order).is_ok()) {
+        if begun || (succeeded && self.begin(order, None).is_ok()) {
             self.note(order.requester(), order.key(), &Line::Done { outcome });
         }
     }
@@ -180,7 +201,11 @@ impl Journal {
     fn read(&self, path: &Path) -> Option<Entry> {
         let text = fs::read_to_string(path).ok()?;
         let mut lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let Line::Begun { boot, requester, id, body, action, mut until, .. } = lines.next()? else { return None };
+        let Line::Begun { boot, requester, id, body, action, mut received, mut until, mut incarnation, .. } =
+            lines.next()?
+        else {
+            return None;
+        };
         if boot != self.boot {
             return None;
         }
@@ -190,7 +215,10 @@ impl Journal {
                 Line::Off { seen } => seen_off = Millis(seen),
                 Line::Done { outcome: done } => outcome = Some(done),
                 // The same frame came again when its time was up.
-                Line::Begun { until: anew, .. } => (until, seen_off, outcome) = (anew, Millis(0), None),
+                Line::Begun { received: again, until: anew, incarnation: now, .. } => {
+                    (received, until, incarnation) = (again, anew, now);
+                    (seen_off, outcome) = (Millis(0), None);
+                }
             }
         }
         let what = match (outcome, action) {
@@ -203,10 +231,14 @@ impl Journal {
             (None, Action::Off) if seen_off > Millis(0) => {
                 Remembered::Done(PowerAction::Off, seen_off, Restart::NotStarted)
             }
-            (None, _) => Remembered::Begun,
+            (None, _) => Remembered::Begun(Millis(received)),
         };
         let requester = Requester::parse(&requester)?;
-        Some(Entry { requester, key: RequestKey { id, body }, until: Millis(until), what })
+        let earlier = Earlier {
+            incarnation: incarnation.as_deref().and_then(Incarnation::parse),
+            seen_off: Some(seen_off).filter(|seen| *seen > Millis(0)),
+        };
+        Some(Entry { requester, key: RequestKey { id, body }, until: Millis(until), what, earlier })
     }
 }
 

@@ -5,11 +5,11 @@
 //! fencewired check --config FILE    say what is wrong with a configuration
 //! ```
 
-use fencewired::bridge::Bridge;
+use fencewired::bridge::{Bridge, Handle};
 use fencewired::channels::ChannelSpec;
-use fencewired::config::{self, Config, Findings};
+use fencewired::config::{self, Config, Findings, HypervisorConfig};
 use fencewired::guests::Member;
-use fencewired::power::hypervisor::Source;
+use fencewired::power::hypervisor::{Guest, HypervisorError, Source};
 use fencewired::power::libvirt::LibvirtSource;
 use lexopt::prelude::*;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -99,9 +99,10 @@ fn check(file: &Path) -> Result<(), String> {
     let (config, findings) = load(file)?;
     print!("{findings}");
     let shown = file.display();
-    let source = LibvirtSource::new(&config.hypervisor.uri);
-    match source.connect().and_then(|hypervisor| hypervisor.guests()) {
+    let guests: Result<Vec<Vec<Guest>>, HypervisorError> = config.hypervisors.iter().map(guests_of).collect();
+    match guests {
         Ok(guests) => {
+            let guests = guests.concat();
             let is_known = |member: &Member| match member {
                 Member::Name(name) => guests.iter().any(|guest| guest.name == *name),
                 Member::Uuid(uuid) => guests.iter().any(|guest| guest.uuid == *uuid),
@@ -131,23 +132,45 @@ fn serve(file: &Path) -> Result<(), String> {
         tracing::warn!(file = %file.display(), line = finding.line, "{}", finding.text);
     }
     raise_file_limit();
-    let source: Arc<dyn Source> = Arc::new(LibvirtSource::new(&config.hypervisor.uri));
-    let bridge = Bridge::new(config, &source).map_err(|why| format!("fencewired: {why}\n"))?;
+    let source = |config: &HypervisorConfig| Arc::new(LibvirtSource::new(&config.uri)) as Arc<dyn Source>;
+    let sources = config.hypervisors.iter().map(source).collect();
+    let bridge = Bridge::new(config, sources).map_err(|why| format!("fencewired: {why}\n"))?;
     let handle = bridge.handle();
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|why| format!("fencewired: signals cannot be caught: {why}\n"))?;
     let watcher = thread::Builder::new().name("signals".to_owned());
+    let file = file.to_owned();
     watcher
         .spawn(move || {
             for signal in signals.forever() {
                 match signal {
-                    SIGHUP => tracing::warn!("this version does not reload its configuration: restart it"),
+                    SIGHUP => reload(&file, &handle),
                     _ => handle.stop(),
                 }
             }
         })
         .map_err(|why| format!("fencewired: no thread could be started: {why}\n"))?;
     bridge.run().map_err(|why| format!("fencewired: the event queue failed: {why}\n"))
+}
+
+/// Takes over what the file says by now. One that cannot be served changes nothing.
+fn reload(file: &Path, handle: &Handle) {
+    let loaded = config::load(file);
+    for finding in loaded.findings.iter() {
+        if finding.is_error {
+            tracing::error!(file = %file.display(), line = finding.line, "{}", finding.text);
+        } else {
+            tracing::warn!(file = %file.display(), line = finding.line, "{}", finding.text);
+        }
+    }
+    match loaded.config {
+        Some(config) => handle.reload(config),
+        None => tracing::error!(file = %file.display(), "not reloaded: the configuration stays as it was"),
+    }
+}
+
+fn guests_of(config: &HypervisorConfig) -> Result<Vec<Guest>, HypervisorError> {
+    LibvirtSource::new(&config.uri).connect()?.guests()
 }
 
 /// A file for each channel: as many as the system allows at all, and not the few that programs get that do not ask.

@@ -212,7 +212,7 @@ fn actions_and_kinds_that_are_none() {
     File::with("members", "actions = [\"off\", \"fence\"]\nmembers")
         .is_refused(&[":11: error: group.actions: \"fence\" is none of \"off\", \"on\", \"reboot\", \"status\""]);
     for (kind, says) in [
-        ("morse", ":6: error: channel.kind = \"morse\": must be \"unix\", \"unix-listen\" or \"tty\""),
+        ("morse", ":6: error: channel.kind = \"morse\": must be \"unix\", \"unix-listen\", \"tty\" or \"tcp\""),
         ("vsock", ":6: error: channel.kind = \"vsock\": not served by this version"),
     ] {
         File::with("kind = \"unix\"", &format!("kind = \"{kind}\"")).is_refused(&[says]);

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use fencewire_core::listener::SETTLE;
 use fencewired::bridge::{Bridge, CannotStart, Handle};
-use fencewired::config;
+use fencewired::config::{self, Config};
 use fencewired::power::hypervisor::Source;
 use tempfile::TempDir;
 
@@ -45,6 +45,7 @@ const RECORDS: &str = "records.jsonl";
 #[derive(Debug)]
 pub struct Setup {
     hypervisor: ScriptedHypervisor,
+    beside: Vec<ScriptedHypervisor>,
     hypervisor_keys: String,
     wire: String,
     groups: String,
@@ -63,7 +64,7 @@ struct Spec {
 pub struct BridgeBed {
     /// None while it is being restarted.
     running: Option<Running>,
-    hypervisor: ScriptedHypervisor,
+    hypervisors: Vec<ScriptedHypervisor>,
     config: String,
     journal: PathBuf,
     /// Those that no test has taken yet.
@@ -82,6 +83,13 @@ impl Setup {
     #[must_use]
     pub fn hypervisor(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.hypervisor_keys);
+        self
+    }
+
+    /// Adds another hypervisor. Groups and channels are made for the first one's guests.
+    #[must_use]
+    pub fn beside(mut self, hypervisor: &ScriptedHypervisor) -> Self {
+        self.beside.push(hypervisor.clone());
         self
     }
 
@@ -155,11 +163,20 @@ impl Setup {
         let journal = self.journal.take().unwrap_or_else(|| folder.path().join("journal"));
         let (path, shown) = (folder.path().join(RECORDS), journal.display());
         let Self { hypervisor_keys, wire, groups, .. } = &self;
-        let mut text = format!(
-            "[[hypervisor]]\nuri = \"scripted:\"\n{hypervisor_keys}\n[wire]\n{wire}\n[records]\npath = \"{}\"\n\
+        let hypervisors: Vec<ScriptedHypervisor> =
+            [&self.hypervisor].into_iter().chain(&self.beside).cloned().collect();
+        let mut text = String::new();
+        for number in 0..hypervisors.len() {
+            writeln!(text, "[[hypervisor]]\nuri = \"scripted:{number}\"\n{hypervisor_keys}")
+                .expect("a String takes everything");
+        }
+        write!(
+            text,
+            "[wire]\n{wire}\n[records]\npath = \"{}\"\n\
              [control]\njournal = \"{shown}\"\n{groups}",
             path.display(),
-        );
+        )
+        .expect("a String takes everything");
         let mut channels = BTreeMap::new();
         for Spec { guest, keys } in &self.channels {
             let channel = GuestChannel::listen();
@@ -172,21 +189,19 @@ impl Setup {
             }
             channels.insert(name, channel);
         }
-        let running = Some(Running::start(&text, &self.hypervisor));
-        let hypervisor = self.hypervisor;
-        BridgeBed { running, hypervisor, config: text, journal, channels: RefCell::new(channels), folder }
+        let running = Some(Running::start(&text, &hypervisors));
+        BridgeBed { running, hypervisors, config: text, journal, channels: RefCell::new(channels), folder }
     }
 }
 
 impl Running {
     #[track_caller]
-    fn start(text: &str, hypervisor: &ScriptedHypervisor) -> Self {
-        let loaded = config::parse(Path::new("bed.toml"), text);
-        let config = loaded.config.unwrap_or_else(|| panic!("{}\nin\n{text}", loaded.findings));
-        let source: Arc<dyn Source> = Arc::new(hypervisor.clone());
+    fn start(text: &str, hypervisors: &[ScriptedHypervisor]) -> Self {
+        let config = parse(text);
+        let sources = || hypervisors.iter().map(|it| Arc::new(it.clone()) as Arc<dyn Source>).collect();
         // A worker of the bridge before may hold the journal for a moment longer than that bridge ran.
         let bridge =
-            wait_until(DEADLINE, "the journal of the bridge before", || match Bridge::new(config.clone(), &source) {
+            wait_until(DEADLINE, "the journal of the bridge before", || match Bridge::new(config.clone(), sources()) {
                 Ok(bridge) => Some(bridge),
                 Err(CannotStart::Journal(why, _)) if why.kind() == io::ErrorKind::AddrInUse => None,
                 Err(why) => panic!("the bridge cannot start: {why}"),
@@ -203,11 +218,18 @@ impl Running {
     }
 }
 
+#[track_caller]
+fn parse(text: &str) -> Config {
+    let loaded = config::parse(Path::new("bed.toml"), text);
+    loaded.config.unwrap_or_else(|| panic!("{}\nin\n{text}", loaded.findings))
+}
+
 impl BridgeBed {
     /// What a bridge on that hypervisor is to serve.
     pub fn setup(hypervisor: &ScriptedHypervisor) -> Setup {
         Setup {
             hypervisor: hypervisor.clone(),
+            beside: Vec::new(),
             hypervisor_keys: String::new(),
             wire: "classic = true".to_owned(),
             groups: String::new(),
@@ -243,8 +265,19 @@ impl BridgeBed {
     #[track_caller]
     pub fn restart<'a>(&mut self, channels: impl IntoIterator<Item = &'a mut GuestChannel>) {
         self.stop();
-        self.running = Some(Running::start(&self.config, &self.hypervisor));
+        self.running = Some(Running::start(&self.config, &self.hypervisors));
         reconnect(channels);
+    }
+
+    /// Has the bridge reload its configuration, as SIGHUP does, with `change` made in its text. Waits for nothing.
+    ///
+    /// # Panics
+    /// When the new text is no configuration, or the bridge is stopped.
+    #[track_caller]
+    pub fn reload(&mut self, change: impl FnOnce(&str) -> String) {
+        self.config = change(&self.config);
+        let running = self.running.as_ref().expect("a running bridge");
+        running.handle.reload(parse(&self.config));
     }
 
     /// Asks the bridge to end, as SIGTERM does, and waits for nothing.
@@ -261,7 +294,7 @@ impl BridgeBed {
     #[track_caller]
     pub fn stop(&mut self) {
         if let Some(running) = self.running.take() {
-            self.hypervisor.release();
+            self.hypervisors.iter().for_each(ScriptedHypervisor::release);
             running.stop().expect("the bridge ends well");
         }
     }
@@ -302,7 +335,7 @@ impl BridgeBed {
 impl Drop for BridgeBed {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            self.hypervisor.release();
+            self.hypervisors.iter().for_each(ScriptedHypervisor::release);
             drop(running.stop());
         }
     }

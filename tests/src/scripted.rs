@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use fencewire_core::Uuid;
 use fencewired::power::Order;
 use fencewired::power::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting, Source, State};
+use fencewired::power::incarnation::Incarnation;
 
 use crate::libvirt_file::uuid_of;
 
@@ -68,6 +69,10 @@ pub enum Call {
     State,
     /// Everything about a guest's power.
     Look,
+    /// Which run of a guest this is.
+    Incarnation,
+    /// The mark on this run of a guest.
+    Mark,
     /// The end of a guest.
     Destroy,
     /// Its start.
@@ -303,6 +308,16 @@ impl Connection {
         })
     }
 
+    /// A call that is no look: it does not count as one.
+    fn about<T>(
+        &self,
+        call: Call,
+        whom: Uuid,
+        what: impl FnOnce(&mut ScriptedGuest) -> Result<T, HypervisorError>,
+    ) -> Result<T, HypervisorError> {
+        self.call(call, Some(whom), "", |inside| what(inside.guest(whom)?))
+    }
+
     fn seen<T>(&self, call: Call, whom: Uuid, what: impl FnOnce(&ScriptedGuest) -> T) -> Result<T, HypervisorError> {
         let takes = match self.shared.lock().guest(whom).map(|guest| guest.on_look.clone()) {
             Ok(OnLook::Takes(time)) => time,
@@ -349,6 +364,14 @@ impl Hypervisor for Connection {
             saved: guest.saved,
             persistent: guest.persistent,
         })
+    }
+
+    fn incarnation(&self, guest: Uuid) -> Result<Option<Incarnation>, HypervisorError> {
+        self.about(Call::Incarnation, guest, |guest| Ok(guest.incarnation()))
+    }
+
+    fn mark(&self, guest: Uuid, incarnation: Incarnation) -> Result<(), HypervisorError> {
+        self.about(Call::Mark, guest, |guest| guest.mark(incarnation))
     }
 
     fn destroy(&self, order: &Order) -> Result<(), HypervisorError> {

@@ -8,7 +8,7 @@ pub mod key;
 pub mod packet;
 pub mod serial;
 
-use crate::words::{Answer, Ask, BadName, Outcome, Power, PowerAction, RequestKey, Target};
+use crate::words::{Answer, Ask, BadName, Failure, Outcome, Power, PowerAction, RequestKey, Target};
 use core::fmt;
 use sha2::{Digest, Sha256};
 
@@ -84,7 +84,7 @@ pub(crate) fn ask_from(action: u8, target: Option<Target>) -> Option<Ask> {
 /// The code that says `answer` to `ask`; none where that does not answer that, or where it takes a list to say it.
 pub(crate) fn code_for(ask: &Ask, answer: &Answer<'_>) -> Option<Code> {
     Some(match (answer, ask) {
-        (Answer::Denied, _) => Code::Denied,
+        (Answer::Denied | Answer::Outcome(Outcome::Failed(Failure::Forbidden)), _) => Code::Denied,
         (Answer::Failed(_), _) => Code::Failed,
         (Answer::Alive, Ask::Monitor) => Code::Success,
         (Answer::Power(power), Ask::Status(_)) => match power {

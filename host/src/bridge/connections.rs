@@ -44,13 +44,29 @@ pub(super) struct Channel {
     why: Option<String>,
     calls: Option<Calls>,
     open: usize,
+    /// A reload took it away. It stays for the requests that came by it.
+    pub(super) retired: bool,
     refusals: (Millis, u32),
 }
 
 impl Channel {
     pub(super) fn new(spec: ChannelSpec) -> Channel {
         let refusals = (Millis(0), 0);
-        Channel { name: spec.to_string(), spec, retry: RETRY, why: None, calls: None, open: 0, refusals }
+        Channel {
+            name: spec.to_string(),
+            spec,
+            retry: RETRY,
+            why: None,
+            calls: None,
+            open: 0,
+            retired: false,
+            refusals,
+        }
+    }
+
+    /// Whether there is a connection, or a socket that is called.
+    const fn is_open(&self) -> bool {
+        self.calls.is_some() || self.open > 0
     }
 
     /// Whether it is called, rather than calling.
@@ -151,7 +167,7 @@ impl Connection {
 impl Bridge {
     /// Opens a channel, or tries again later, for ever.
     pub(super) fn open_channel(&mut self, at: usize) {
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || self.channels[at].retired || self.channels[at].is_open() {
             return;
         }
         // Its own, and not that of a turn in which thousands are opened: from here on old bytes are told from new ones.
@@ -455,6 +471,9 @@ impl Bridge {
         let now = clock::now();
         let at = connection.channel;
         let channel = &mut self.channels[at];
+        if channel.retired {
+            return;
+        }
         if channel.listens() {
             return self.accept_callers(at);
         }
@@ -463,6 +482,26 @@ impl Bridge {
             channel.retry = RETRY;
         }
         self.open_later(at, now);
+    }
+
+    /// Closes a channel for good.
+    pub(super) fn retire(&mut self, at: usize) {
+        let channel = &mut self.channels[at];
+        channel.retired = true;
+        tracing::info!(channel = channel.name, "the configuration does not have this channel any more: closed");
+        if channel.calls.take().is_some() {
+            channel.spec.clean_up();
+            self.listeners.retain(|_, channel| *channel != at);
+        }
+        let tokens: Vec<usize> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.channel == at)
+            .map(|(token, _)| *token)
+            .collect();
+        for token in tokens {
+            self.end(token, "the configuration does not have its channel any more");
+        }
     }
 
     /// The guest was ended or started: nobody waits for a reply at its end of its channels, and what comes from there

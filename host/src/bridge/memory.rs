@@ -2,7 +2,8 @@
 
 use super::requests::AskId;
 use crate::journal::Entry;
-use fencewire_core::{Ledger, Millis, RequestKey, Uuid};
+use crate::power::Earlier;
+use fencewire_core::{Ledger, Millis, Permit, Remembered, RequestKey, Uuid};
 use std::collections::{HashMap, VecDeque};
 
 /// Power requests of one requester that are remembered at a time, each for a minute. More are refused.
@@ -18,6 +19,8 @@ pub(super) struct Memory {
     /// Asks that repeat a request that is being carried out.
     twins: HashMap<RequestKey, Vec<AskId>>,
     destroys: VecDeque<(Millis, Uuid)>,
+    /// What an earlier run did for requests that it did not live to see the end of.
+    earlier: HashMap<RequestKey, Earlier>,
     /// What the journal has of it, in the order of time.
     journaled: VecDeque<(Millis, RequestKey)>,
 }
@@ -27,7 +30,16 @@ impl Memory {
     pub(super) fn restore(&mut self, entry: &Entry) {
         if self.ledger.restore(entry.key, entry.until, entry.what) {
             self.journaled.push_back((entry.until, entry.key));
+            if matches!(entry.what, Remembered::Begun(_)) {
+                self.earlier.insert(entry.key, entry.earlier);
+            }
         }
+    }
+
+    /// What an earlier run did for a request that it began.
+    pub(super) fn earlier(&self, permit: &Permit) -> Option<Earlier> {
+        let unknown = Earlier { incarnation: None, seen_off: None };
+        permit.resumed().then(|| self.earlier.get(&permit.key()).copied().unwrap_or(unknown))
     }
 
     /// Whether one more destroy is within the budget. The first of a target in a minute always is.
@@ -58,6 +70,7 @@ impl Memory {
             self.journaled.pop_front();
             // One that came again when its time was up has a time of its own.
             if self.journaled.iter().all(|(_, other)| *other != key) {
+                self.earlier.remove(&key);
                 old.push(key);
             }
         }

@@ -6,11 +6,15 @@
 //! | module | what |
 //! |---|---|
 //! | `connections` | channels opened, read, written, closed and opened again |
+//! | `fleet` | the hypervisors: which is asked what, and what their answers make together |
+//! | `reload` | another configuration in place of the one that is served |
 //! | `requests` | a request from its arrival to its answer |
 //! | `memory` | what is remembered of whoever asks |
 
 mod connections;
+mod fleet;
 mod memory;
+mod reload;
 mod requests;
 
 use crate::channels::ChannelSpec;
@@ -20,15 +24,17 @@ use crate::guests::{Requester, Roster};
 use crate::journal::Journal;
 use crate::policy::Policy;
 use crate::power::Order;
-use crate::power::hypervisor::{Guest, Hypervisor, HypervisorError, Source};
+use crate::power::hypervisor::{Guest, HypervisorError, Source};
 use crate::power::lane::Lanes;
 use crate::power::operation::Seen;
-use crate::power::workers::Pool;
+use crate::power::owner::Said;
 use crate::records::Records;
 use connections::{Channel, Connection};
 use fencewire_core::{Accept, Millis};
+use fleet::Fleet;
 use memory::Memory;
 use mio::{Events, Poll, Token, Waker};
+use reload::Fixed;
 use requests::{Ask, AskId};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -48,12 +54,6 @@ const HOUSEKEEPING: Millis = Millis(250);
 /// How often the hypervisor is asked for its guests while one of the configuration's is missing or it did not answer.
 const REFRESH: Millis = Millis(2_000);
 
-/// For so long, what the hypervisor said of who its guests are is not asked again for a name that nobody bears.
-const FRESH: Millis = Millis(100);
-
-/// Threads that only look. They have connections of their own: no status waits behind a destroy.
-const QUERY_THREADS: usize = 2;
-
 /// The loop's own token; connections and listeners count from 1.
 const WAKE: Token = Token(0);
 
@@ -72,11 +72,9 @@ pub struct Bridge {
     again: VecDeque<usize>,
     buffer: Box<[u8; 4096]>,
     roster: Roster,
-    /// Since when the hypervisor's answer to who its guests are is waited for.
-    refreshing: Option<Millis>,
-    refreshed: Option<Millis>,
-    /// The hypervisor's last answer to who its guests are was an error.
-    unreachable: bool,
+    fleet: Fleet,
+    /// What of the configuration a reload does not change.
+    fixed: Fixed,
     policy: Policy,
     memories: HashMap<Requester, Memory>,
     asks: HashMap<AskId, Ask>,
@@ -84,9 +82,6 @@ pub struct Bridge {
     /// Asks that wait for the roster.
     unresolved: Vec<AskId>,
     lanes: Lanes<AskId>,
-    time_to_answer: Millis,
-    power: Pool,
-    queries: Pool,
     timers: BinaryHeap<Reverse<(Millis, Timer)>>,
     journal: Journal,
     records: Records,
@@ -96,16 +91,16 @@ pub struct Bridge {
 /// What a worker, or somebody outside, tells the loop.
 #[derive(Debug)]
 enum Note {
-    /// Who the hypervisor's guests are.
-    Guests(Result<Vec<Guest>, HypervisorError>),
-    /// The hypervisor could, or could not, be reached, for a monitor.
-    Reached(AskId, Result<(), HypervisorError>),
-    /// For a status.
-    State(AskId, Result<Guest, HypervisorError>),
-    /// For a list.
-    List(AskId, Result<Vec<Guest>, HypervisorError>),
+    /// Who the guests of that hypervisor are, asked at that time.
+    Guests(usize, Millis, Result<Vec<Guest>, HypervisorError>),
+    /// What that hypervisor says to a monitor, a status or a list.
+    Said(AskId, usize, Result<fleet::Answer, HypervisorError>),
+    /// What that hypervisor says of a target that is looked for.
+    Found(u64, usize, Said),
     /// A power action has ended.
     Ended(Order, Seen),
+    /// Serve this configuration from now on.
+    Reload(Box<Config>),
     /// Finish what has begun, then end.
     Stop,
 }
@@ -117,6 +112,7 @@ enum Timer {
     Open(usize),
     Housekeeping,
     Refresh,
+    Search(u64),
     Stop,
 }
 
@@ -131,6 +127,11 @@ impl Handle {
     /// Ends the bridge when what has begun has ended, 30 s from now at most.
     pub fn stop(&self) {
         self.tell(Note::Stop);
+    }
+
+    /// Serves another configuration in place of the one that is served. What is the same in both is not touched.
+    pub fn reload(&self, config: Config) {
+        self.tell(Note::Reload(Box::new(config)));
     }
 
     fn tell(&self, note: Note) {
@@ -187,7 +188,8 @@ impl std::error::Error for CannotStart {}
 
 impl Bridge {
     /// Makes everything ready that may fail. Opens no channel and asks no hypervisor yet.
-    pub fn new(config: Config, source: &Arc<dyn Source>) -> Result<Bridge, CannotStart> {
+    /// `sources`: one for each of its hypervisors, in their order.
+    pub fn new(config: Config, sources: Vec<Arc<dyn Source>>) -> Result<Bridge, CannotStart> {
         let now = clock::now();
         let (journal, remembered) = match Journal::open(&config.journal, now) {
             Ok(opened) => opened,
@@ -200,7 +202,9 @@ impl Bridge {
         let poll = Poll::new().map_err(CannotStart::System)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(CannotStart::System)?);
         let (sender, notes) = mpsc::channel();
-        let threads_for = |name, threads| Pool::start(name, source.clone(), threads).map_err(CannotStart::System);
+        let fixed = Fixed::of(&config);
+        let hypervisors = config.hypervisors.into_iter().zip(sources).collect();
+        let fleet = Fleet::start(hypervisors, config.time_to_act).map_err(CannotStart::System)?;
         let policy = Policy::new(config.groups, config.classic_virtio);
         let roster = Roster::new(policy.members().chain(config.channels.iter().filter_map(ChannelSpec::guest)));
         let mut bridge = Bridge {
@@ -215,18 +219,14 @@ impl Bridge {
             again: VecDeque::new(),
             buffer: Box::new([0; 4096]),
             roster,
-            refreshing: None,
-            refreshed: None,
-            unreachable: false,
+            fleet,
+            fixed,
             policy,
             memories: HashMap::new(),
             asks: HashMap::new(),
             next_ask: 0,
             unresolved: Vec::new(),
             lanes: Lanes::new(),
-            time_to_answer: config.hypervisor.deadline.min(config.time_to_act),
-            power: threads_for("power", config.hypervisor.workers)?,
-            queries: threads_for("query", QUERY_THREADS)?,
             timers: BinaryHeap::new(),
             journal,
             records,
@@ -310,19 +310,21 @@ impl Bridge {
                 Timer::Connection(token) => self.guarded(token, |bridge, token| bridge.wake_connection(token, now)),
                 Timer::Open(channel) => self.open_channel(channel),
                 Timer::Housekeeping => {
-                    self.power.relieve(now);
-                    self.queries.relieve(now);
+                    self.fleet.relieve(now);
+                    self.decide_unresolved();
+                    self.conclude_late(now);
                     self.end_late_asks(now);
                     self.forget(now);
                     self.records.hand_over();
                     self.at(now.plus(HOUSEKEEPING), Timer::Housekeeping);
                 }
                 Timer::Refresh => {
-                    if self.unreachable || self.roster.unbound().next().is_some() {
+                    if self.fleet.is_incomplete() || self.roster.unbound().next().is_some() {
                         self.ask_who_is_who();
                     }
                     self.at(now.plus(REFRESH), Timer::Refresh);
                 }
+                Timer::Search(search) => self.end_search(search),
                 // It only wakes the loop, which looks whether it may end.
                 Timer::Stop => {}
             }
@@ -331,10 +333,10 @@ impl Bridge {
 
     fn note(&mut self, note: Note) {
         match note {
-            Note::Guests(guests) => self.learn(guests),
-            Note::Reached(ask, reached) => self.reached(ask, reached),
-            Note::State(ask, state) => self.state(ask, state),
-            Note::List(ask, guests) => self.list(ask, guests),
+            Note::Guests(hypervisor, asked, guests) => self.guests(hypervisor, asked, guests),
+            Note::Said(ask, hypervisor, said) => self.said(ask, hypervisor, said),
+            Note::Found(search, hypervisor, said) => self.found(search, hypervisor, said),
+            Note::Reload(config) => self.reload(*config),
             Note::Ended(order, seen) => self.ended(order, seen),
             Note::Stop => self.stop(),
         }
@@ -353,73 +355,5 @@ impl Bridge {
         let Some(until) = self.stopping else { return false };
         let idle = self.lanes.is_empty() && self.connections.values().all(Connection::has_sent_all);
         idle || clock::now() >= until
-    }
-
-    /// Has an ask decided anew once the hypervisor has said who its guests are. Says false where it has just said so.
-    fn refresh(&mut self, ask: AskId) -> bool {
-        let just_now = self.refreshed.is_some_and(|at| clock::now().since(at) < FRESH);
-        if just_now && self.refreshing.is_none() {
-            return false;
-        }
-        self.unresolved.push(ask);
-        self.ask_who_is_who();
-        true
-    }
-
-    fn ask_who_is_who(&mut self) {
-        let now = clock::now();
-        // One answer at a time; but one that never comes is not waited for for ever.
-        if self.refreshing.is_some_and(|since| now.since(since) < self.time_to_answer) {
-            return;
-        }
-        self.refreshing = Some(now);
-        let handle = self.handle.clone();
-        let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
-            handle.tell(Note::Guests(hypervisor.and_then(Hypervisor::guests)));
-        });
-        self.queries.give(None, ask);
-    }
-
-    fn learn(&mut self, guests: Result<Vec<Guest>, HypervisorError>) {
-        self.refreshing = None;
-        self.refreshed = Some(clock::now());
-        match guests {
-            Ok(guests) => {
-                if self.unreachable {
-                    tracing::info!("the hypervisor answers again");
-                }
-                self.unreachable = false;
-                self.learn_names(&guests);
-            }
-            Err(why) => {
-                if !self.unreachable {
-                    tracing::error!(%why, "the hypervisor does not say who its guests are; asking again");
-                }
-                self.unreachable = true;
-            }
-        }
-        for ask in std::mem::take(&mut self.unresolved) {
-            self.decide(ask, true);
-        }
-    }
-
-    fn learn_names(&mut self, guests: &[Guest]) {
-        let first = self.roster.is_empty();
-        let names = guests.iter().map(|guest| (guest.uuid, guest.name.clone()));
-        let bound = self.roster.learn(names);
-        if !bound.is_empty() {
-            self.policy.bind(&self.roster);
-        }
-        for (name, uuid) in bound {
-            tracing::debug!(name, %uuid, "the configuration's guest is known");
-        }
-        if first {
-            for name in self.roster.unbound() {
-                tracing::warn!(
-                    name,
-                    "the configuration names a guest that the hypervisor does not know; it may come later"
-                );
-            }
-        }
     }
 }

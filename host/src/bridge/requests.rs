@@ -1,13 +1,14 @@
 //! A request from its arrival to its answer: who asks, may they, what is done, what came of it, and the record of that.
 
-use super::{Bridge, Note};
+use super::Bridge;
+use super::fleet::{self, Fleet, Listed, PATIENCE};
 use crate::clock;
 use crate::guests::Requester;
 use crate::policy::{By, Denied};
 use crate::power::Order;
-use crate::power::hypervisor::{Guest, Hypervisor, HypervisorError};
+use crate::power::hypervisor::{Guest, HypervisorError};
 use crate::power::lane::{Verdict, Waiting};
-use crate::power::operation::{self, Seen};
+use crate::power::operation::Seen;
 use crate::records::Record;
 use fencewire_core::{
     Admit, Answer, Ask as What, Failure, ListEntry, Millis, Outcome, Permit, Power, PowerAction, Request, RequestId,
@@ -15,7 +16,6 @@ use fencewire_core::{
 };
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::panic::{self, AssertUnwindSafe};
 
 /// Names an ask, across connections. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,19 +27,22 @@ pub(super) struct Ask {
     /// Where the answer goes, if that is still there.
     connection: usize,
     /// Where it came from.
-    channel: usize,
-    from: Option<IpAddr>,
+    pub(super) channel: usize,
+    pub(super) from: Option<IpAddr>,
     id: RequestId,
-    request: Request,
+    pub(super) request: Request,
     /// The target, once it is known.
-    target: Option<Uuid>,
+    pub(super) target: Option<Uuid>,
+    /// What each hypervisor has said to it, since it was put to them.
+    said: Vec<Option<Result<fleet::Answer, HypervisorError>>>,
+    put: Millis,
 }
 
 /// A list that is being given out, entry by entry.
 #[derive(Debug)]
 pub(super) struct Listing {
     id: RequestId,
-    rest: VecDeque<Guest>,
+    rest: VecDeque<Listed>,
 }
 
 /// An answer, and what the record says of it.
@@ -62,7 +65,8 @@ impl Bridge {
         self.next_ask += 1;
         let Some(channel) = self.connections.get(&connection).map(|connection| connection.channel) else { return };
         let from = self.from(connection);
-        self.asks.insert(ask, Ask { connection, channel, from, id, request, target: None });
+        let (target, said, put) = (None, Vec::new(), clock::now());
+        self.asks.insert(ask, Ask { connection, channel, from, id, request, target, said, put });
         self.decide(ask, false);
     }
 
@@ -72,11 +76,11 @@ impl Bridge {
         let Some(ask) = self.asks.get(&id) else { return };
         let (channel, from, what) = (ask.channel, ask.from, ask.request.ask().clone());
         let target = what.target().and_then(|target| self.roster.target(target));
-        let unknown = self.by(channel, from).is_none() || (target.is_none() && what.target().is_some());
+        let unknown = self.is_unknown(id);
         if unknown && !fresh && self.refresh(id) {
             return;
         }
-        if unknown && self.unreachable {
+        if unknown && self.fleet.is_incomplete() {
             return self.finish(id, Answer::Failed(Failure::Unreachable).into());
         }
         if self.by(channel, from).is_none() {
@@ -97,12 +101,27 @@ impl Bridge {
         match (decided, what, target) {
             (Err(why), ..) => self.deny(id, why),
             (Ok(Some(allowed)), What::Power(_, named), _) => self.power_allowed(id, allowed, &named),
-            (Ok(None), What::Status(_), Some(target)) => self.ask_for_state(id, requester, target),
-            (Ok(None), What::List, _) => self.ask_for_guests(id, requester),
-            (Ok(None), What::Monitor, _) => self.ask_whether_reachable(id, requester),
+            (Ok(None), What::Status(_), Some(target)) => {
+                self.put_to_all(id, requester, Some(target), |hypervisor, target| {
+                    target
+                        .map_or(Err(HypervisorError::NoSuchGuest), |target| hypervisor.state(target))
+                        .map(fleet::Answer::State)
+                });
+            }
+            (Ok(None), What::List, _) => {
+                self.put_to_all(id, requester, None, |hypervisor, _| hypervisor.guests().map(fleet::Answer::List));
+            }
+            (Ok(None), What::Monitor, _) => self.put_to_all(id, requester, None, |_, _| Ok(fleet::Answer::Here)),
             // A status without a target is denied, and only a power request is given an `Allowed`.
             _ => self.deny(id, Denied::NotTogether),
         }
+    }
+
+    /// Whether somebody whom the ask is from or about is not known.
+    pub(super) fn is_unknown(&self, id: AskId) -> bool {
+        let Some(ask) = self.asks.get(&id) else { return false };
+        let target = ask.request.ask().target();
+        self.by(ask.channel, ask.from).is_none() || target.is_some_and(|target| self.roster.target(target).is_none())
     }
 
     /// Whether the ask's target is one that the configuration names and that does not exist.
@@ -115,38 +134,69 @@ impl Bridge {
         self.finish(id, Decision { answer: Answer::Denied, why: Some(why.to_string()), repeated: false });
     }
 
-    fn ask_whether_reachable(&self, id: AskId, requester: Requester) {
-        let handle = self.handle.clone();
-        let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
-            handle.tell(Note::Reached(id, hypervisor.map(|_| ())));
-        });
-        self.queries.give(Some(requester), ask);
-    }
-
-    fn ask_for_guests(&self, id: AskId, requester: Requester) {
-        let handle = self.handle.clone();
-        let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
-            handle.tell(Note::List(id, hypervisor.and_then(Hypervisor::guests)));
-        });
-        self.queries.give(Some(requester), ask);
-    }
-
-    fn ask_for_state(&self, id: AskId, requester: Requester, target: Uuid) {
-        let handle = self.handle.clone();
-        let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
-            handle.tell(Note::State(id, hypervisor.and_then(|hypervisor| hypervisor.state(target))));
-        });
-        self.queries.give(Some(requester), ask);
-    }
-
-    pub(super) fn reached(&mut self, id: AskId, reached: Result<(), HypervisorError>) {
-        match reached {
-            Ok(()) => self.finish(id, Answer::Alive.into()),
-            Err(why) => self.failed_query(id, &why),
+    fn put_to_all(&mut self, id: AskId, requester: Requester, target: Option<Uuid>, question: fleet::Question) {
+        if let Some(ask) = self.asks.get_mut(&id) {
+            ask.said.clear();
+            ask.said.resize_with(self.fleet.len(), || None);
+            ask.put = clock::now();
+            self.ask_all(id, requester, target, question);
         }
     }
 
-    pub(super) fn state(&mut self, id: AskId, state: Result<Guest, HypervisorError>) {
+    /// A hypervisor has said something to an ask.
+    pub(super) fn said(&mut self, id: AskId, at: usize, said: Result<fleet::Answer, HypervisorError>) {
+        let Some(place) = self.asks.get_mut(&id).and_then(|ask| ask.said.get_mut(at)) else { return };
+        *place = Some(said);
+        self.conclude(id, false);
+    }
+
+    /// Answers what some hypervisors have said enough to, and others are silent about.
+    pub(super) fn conclude_late(&mut self, now: Millis) {
+        let is_late = |ask: &Ask| now.since(ask.put) >= PATIENCE && ask.said.iter().any(Option::is_some);
+        let late: Vec<AskId> = self.asks.iter().filter(|(_, ask)| is_late(ask)).map(|(id, _)| *id).collect();
+        for id in late {
+            self.conclude(id, true);
+        }
+    }
+
+    /// Answers an ask if what the hypervisors have said is enough; for a late one, if it says anything.
+    fn conclude(&mut self, id: AskId, is_late: bool) {
+        let Some(ask) = self.asks.get_mut(&id) else { return };
+        let is_complete = ask.said.iter().all(Option::is_some);
+        let is_good = ask.said.iter().any(|said| matches!(said, Some(Ok(_))));
+        let ready = match ask.request.ask() {
+            What::Monitor => is_good || is_complete,
+            What::Status(_) | What::List => is_complete || (is_late && is_good),
+            What::Power(..) => false,
+        };
+        if !ready {
+            return;
+        }
+        let said = std::mem::take(&mut ask.said);
+        match ask.request.ask() {
+            What::Status(_) => {
+                let guest = Fleet::power(&only(said, |answer| match answer {
+                    fleet::Answer::State(guest) => Some(guest),
+                    _ => None,
+                }));
+                self.state(id, guest);
+            }
+            What::List => {
+                let lists = only(said, |answer| match answer {
+                    fleet::Answer::List(guests) => Some(guests),
+                    _ => None,
+                });
+                self.list(id, lists);
+            }
+            _ if is_good => self.finish(id, Answer::Alive.into()),
+            _ => {
+                let why = said.into_iter().flatten().find_map(Result::err);
+                self.failed_query(id, &why.unwrap_or(HypervisorError::NoSuchGuest));
+            }
+        }
+    }
+
+    fn state(&mut self, id: AskId, state: Result<Guest, HypervisorError>) {
         let Some(ask) = self.asks.get(&id) else { return };
         match state {
             Ok(guest) if is_named_otherwise(ask.request.ask().target(), &guest.name) => {
@@ -160,15 +210,20 @@ impl Bridge {
         }
     }
 
-    pub(super) fn list(&mut self, id: AskId, guests: Result<Vec<Guest>, HypervisorError>) {
-        let guests = match guests {
-            Ok(guests) => guests,
-            Err(why) => return self.failed_query(id, &why),
-        };
-        self.learn_names(&guests);
+    fn list(&mut self, id: AskId, said: Vec<Option<Result<Vec<Guest>, HypervisorError>>>) {
+        let why = said.iter().flatten().find_map(|said| said.as_ref().err().cloned());
+        if let Some(why) = why.filter(|_| !said.iter().flatten().any(Result::is_ok)) {
+            return self.failed_query(id, &why);
+        }
+        let listed = self.fleet.list(&said);
+        for (at, guests) in said.into_iter().enumerate() {
+            if let Some(Ok(guests)) = guests {
+                self.learn(at, guests);
+            }
+        }
         let Some(ask) = self.asks.get(&id) else { return };
         let Some(by) = self.by(ask.channel, ask.from) else { return };
-        let mut rest: VecDeque<Guest> = guests.into_iter().filter(|guest| self.policy.lists(by, guest.uuid)).collect();
+        let mut rest: VecDeque<Listed> = listed.into_iter().filter(|guest| self.policy.lists(by, guest.uuid)).collect();
         rest.make_contiguous().sort_by(|a, b| a.name.cmp(&b.name));
         let (token, request) = (ask.connection, ask.id);
         let shown = rest.len();
@@ -191,7 +246,7 @@ impl Bridge {
             connection.listing = None;
         }
         let answer = match &next {
-            Some(guest) => Answer::Entry(ListEntry { name: &guest.name, uuid: guest.uuid, power: guest.state.power() }),
+            Some(guest) => Answer::Entry(ListEntry { name: &guest.name, uuid: guest.uuid, power: guest.power }),
             None => Answer::EndOfList,
         };
         if let Some(listener) = connection.listener() {
@@ -239,11 +294,13 @@ impl Bridge {
             return self.settle(requester, permit, id, Outcome::Failed(Failure::Busy), Some(why));
         }
         memory.journals(request.key(), request.remember_until());
+        let earlier = memory.earlier(&permit);
         let by_name = match named {
             Target::Name(name) => Some(name.as_str().to_owned()),
             Target::Uuid(_) => None,
         };
-        let order = Order { permit, allowed, remember_until: request.remember_until(), by_name };
+        let (remember_until, until) = (request.remember_until(), request.deadline());
+        let order = Order { permit, allowed, remember_until, by_name, earlier, until };
         self.put(Waiting { order, received: request.received(), who: id });
     }
 
@@ -265,30 +322,12 @@ impl Bridge {
         if order.action() != PowerAction::On {
             self.memories.entry(order.requester()).or_default().destroys(order.target(), now);
         }
-        let deadline = now.plus(self.time_to_answer);
-        let (handle, journal) = (self.handle.clone(), self.journal.clone());
-        let requester = order.requester();
-        let beforehand = self.records.beforehand().zip(self.begun_record(&order));
-        let carry_out = Box::new(move |hypervisor: Result<&dyn Hypervisor, HypervisorError>| {
-            let is_written = beforehand.is_none_or(|(records, begun)| records.write(begun));
-            let seen = match hypervisor {
-                Ok(_) if !is_written => Seen::Failed(Failure::NotRecorded),
-                Ok(hypervisor) => {
-                    let run = || operation::run(hypervisor, &order, &journal, deadline);
-                    panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or(Seen::Failed(Failure::Unconfirmed))
-                }
-                Err(why) => {
-                    tracing::error!(%why, "nothing was done: the hypervisor cannot be reached");
-                    Seen::Failed(Failure::Unreachable)
-                }
-            };
-            handle.tell(Note::Ended(order, seen));
-        });
-        self.power.give(Some(requester), carry_out);
+        self.carry_out(order);
     }
 
     /// A worker has carried out an order.
     pub(super) fn ended(&mut self, order: Order, seen: Seen) {
+        let Some(order) = self.follows(order, seen) else { return };
         let target = order.target();
         let ended = self.lanes.ended(order, seen);
         if seen.was_reset() {
@@ -309,7 +348,7 @@ impl Bridge {
         }
     }
 
-    fn refuse(&mut self, waiting: Waiting<AskId>, failure: Failure) {
+    pub(super) fn refuse(&mut self, waiting: Waiting<AskId>, failure: Failure) {
         self.decided(waiting, Outcome::Failed(failure));
     }
 
@@ -343,7 +382,7 @@ impl Bridge {
 
     /// Answers the asks whose time is up. What has not begun does not begin; what has may still happen.
     pub(super) fn end_late_asks(&mut self, now: Millis) {
-        let time = self.time_to_answer;
+        let time = self.fleet.time_to_answer();
         let is_late = |ask: &Ask| now.since(ask.request.received()) >= time;
         let late: Vec<AskId> = self.asks.iter().filter(|(_, ask)| is_late(ask)).map(|(id, _)| *id).collect();
         for id in late {
@@ -433,7 +472,7 @@ impl Bridge {
     }
 
     /// That an order is about to be carried out, for whoever asked for it.
-    fn begun_record(&self, order: &Order) -> Option<Record> {
+    pub(super) fn begun_record(&self, order: &Order) -> Option<Record> {
         let ask = self.asks.values().find(|ask| ask.request.key() == order.key())?;
         Some(self.record_of(ask, "begun", None, false))
     }
@@ -473,6 +512,18 @@ impl Bridge {
     }
 }
 
+/// Of what each hypervisor said, what answers the question.
+fn only<T>(
+    said: Vec<Option<Result<fleet::Answer, HypervisorError>>>,
+    what: impl Fn(fleet::Answer) -> Option<T>,
+) -> Vec<Option<Result<T, HypervisorError>>> {
+    let answer = |said| match said {
+        Ok(answer) => what(answer).map(Ok),
+        Err(why) => Some(Err(why)),
+    };
+    said.into_iter().map(|said| said.and_then(answer)).collect()
+}
+
 fn is_named_otherwise(target: Option<&Target>, name: &str) -> bool {
     matches!(target, Some(Target::Name(asked)) if asked.as_str() != name)
 }
@@ -505,5 +556,8 @@ fn in_other_words(failure: Failure) -> &'static str {
         Failure::NotStarted => "could not be started",
         Failure::Busy => "refused",
         Failure::NotRecorded => "refused: it cannot be written down first",
+        Failure::Replaced => "replaced: it has been off since, and was started again",
+        Failure::Ambiguous => "on more than one hypervisor: nothing was done",
+        Failure::Forbidden => "refused: the configuration was changed meanwhile",
     }
 }

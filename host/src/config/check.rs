@@ -39,7 +39,7 @@ pub(super) struct Check<'a> {
 
 pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>) {
     let mut check = Check { lines, findings: Vec::new() };
-    let hypervisor = check.hypervisor(&file.hypervisor);
+    let hypervisors = check.hypervisors(&file.hypervisor);
     let groups = check.groups(&file.group, file.wire.classic);
     let channels = check.channels(&file.channel, &groups);
     check.wire(&file.wire);
@@ -57,7 +57,7 @@ pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>
         path.map_or_else(|| PathBuf::from(default), |path| PathBuf::from(path.get_ref()))
     };
     let config = Config {
-        hypervisor,
+        hypervisors,
         channels,
         groups,
         classic_virtio: file.wire.classic_virtio,
@@ -112,29 +112,34 @@ impl Check<'_> {
         value
     }
 
-    fn hypervisor(&mut self, list: &[Spanned<schema::Hypervisor>]) -> HypervisorConfig {
-        let mut default = HypervisorConfig { uri: String::new(), workers: 4, deadline: Millis(20_000) };
-        let Some(first) = list.first() else {
+    fn hypervisors(&mut self, list: &[Spanned<schema::Hypervisor>]) -> Vec<HypervisorConfig> {
+        if list.is_empty() {
             self.error("no [[hypervisor]]: add one with its libvirt uri, such as uri = \"qemu:///system\"");
-            return default;
-        };
-        if let Some(second) = list.get(1) {
-            self.error_at(second, "a second [[hypervisor]]: this version serves one; run one fencewired for each");
         }
-        let hypervisor = first.get_ref();
-        if !hypervisor.uri.get_ref().contains(':') {
-            let uri = hypervisor.uri.get_ref();
-            self.error_at(
-                &hypervisor.uri,
-                format!("hypervisor.uri = {uri:?}: not a libvirt URI such as qemu:///system"),
-            );
+        let mut hypervisors: Vec<HypervisorConfig> = Vec::with_capacity(list.len());
+        for hypervisor in list {
+            let given = hypervisor.get_ref();
+            let uri = given.uri.get_ref();
+            if !uri.contains(':') {
+                let text = format!("hypervisor.uri = {uri:?}: not a libvirt URI such as qemu:///system");
+                self.error_at(&given.uri, text);
+            }
+            if hypervisors.iter().any(|other| other.uri == *uri) {
+                // Every guest of it would be seen on two, and none be fenced.
+                self.error_at(
+                    &given.uri,
+                    format!("hypervisor.uri = {uri:?}: there is a [[hypervisor]] of this uri already"),
+                );
+            }
+            let workers = self.number(given.workers.as_ref(), "hypervisor.workers", 1..=16, 4);
+            let deadline = self.number(given.deadline_ms.as_ref(), "hypervisor.deadline_ms", 100..=600_000, 20_000);
+            hypervisors.push(HypervisorConfig {
+                uri: uri.clone(),
+                workers: usize::try_from(workers).unwrap_or(4),
+                deadline: Millis(deadline.cast_unsigned()),
+            });
         }
-        default.uri.clone_from(hypervisor.uri.get_ref());
-        let workers = self.number(hypervisor.workers.as_ref(), "hypervisor.workers", 1..=16, 4);
-        default.workers = usize::try_from(workers).unwrap_or(4);
-        let deadline = self.number(hypervisor.deadline_ms.as_ref(), "hypervisor.deadline_ms", 100..=600_000, 20_000);
-        default.deadline = Millis(deadline.cast_unsigned());
-        default
+        hypervisors
     }
 
     fn groups(&mut self, list: &[Spanned<schema::Group>], classic: bool) -> Vec<Group> {

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The hypervisor that is asked and told.
-    pub hypervisor: HypervisorConfig,
+    /// The hypervisors that are asked and told, one at least, in the file's order.
+    pub hypervisors: Vec<HypervisorConfig>,
     /// The channels, in the file's order.
     pub channels: Vec<ChannelSpec>,
     /// Who may fence whom.

@@ -52,8 +52,8 @@ fn config(line: usize, text: &str) -> Config {
 fn the_good_one_is_good_and_has_the_defaults() {
     let config = config(14, "");
     assert_eq!(said_of(&GOOD.join("\n")).1, []);
-    assert_eq!(config.hypervisor.workers, 4);
-    assert_eq!((config.hypervisor.deadline, config.time_to_act), (Millis(20_000), Millis(25_000)));
+    assert_eq!(config.hypervisors[0].workers, 4);
+    assert_eq!((config.hypervisors[0].deadline, config.time_to_act), (Millis(20_000), Millis(25_000)));
     assert_eq!(config.journal, Path::new("/run/fencewire/journal"));
     let records = RecordsConfig { path: "/var/log/fencewire/records.jsonl".into(), required: false };
     assert_eq!(config.records, records);
@@ -68,8 +68,10 @@ fn the_good_one_is_good_and_has_the_defaults() {
 
 #[test]
 fn what_is_given_is_taken() {
-    let hypervisor = config(2, "uri = \"test:///default\"\nworkers = 16\ndeadline_ms = 100").hypervisor;
-    assert_eq!((hypervisor.workers, hypervisor.deadline), (16, Millis(100)));
+    let two = "uri = \"test:///default\"\nworkers = 16\ndeadline_ms = 100\n[[hypervisor]]\nuri = \"xen:///\"";
+    let hypervisors = config(2, two).hypervisors;
+    assert_eq!((hypervisors[0].workers, hypervisors[0].deadline), (16, Millis(100)));
+    assert_eq!(hypervisors[1].uri, "xen:///");
     assert_eq!(config(4, "classic = true\nclassic_timeout_s = 600").time_to_act, Millis(600_000));
     assert!(config(4, "classic = true\nclassic_virtio = true").classic_virtio);
     assert_eq!(config(13, "[control]\njournal = \"/j\"").journal, Path::new("/j"));
@@ -121,7 +123,7 @@ const ERRORS: &[(usize, &str, usize, &str)] = &[
     (2, "uri = \"qemu:///system\"\nworkers = 17", 3, "must be 1 to 16"),
     (2, "uri = \"qemu:///system\"\nworkers = \"four\"", 3, "invalid type"),
     (2, "uri = \"qemu:///system\"\ndeadline_ms = 99", 3, "must be 100 to 600000"),
-    (2, "uri = \"qemu:///system\"\n[[hypervisor]]\nuri = \"xen:///\"", 3, "a second [[hypervisor]]"),
+    (2, "uri = \"qemu:///system\"\n[[hypervisor]]\nuri = \"qemu:///system\"", 4, "of this uri already"),
     (4, "", 0, "no group may use the classic wire"),
     (4, "classic = false", 0, "no group may use the classic wire"),
     (4, "classic = 1", 4, "invalid type"),

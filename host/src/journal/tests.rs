@@ -47,7 +47,7 @@ fn each_step_is_found_by_the_next_run() {
     let done = |action, restart| vec![Remembered::Done(action, NOW, restart)];
     let cases: [(PowerAction, Steps, Vec<Remembered>); 11] = [
         (Off, |_, _| {}, vec![]),
-        (Off, |journal, order| journal.begin(order).unwrap(), vec![Remembered::Begun]),
+        (Off, |journal, order| journal.begin(order, None).unwrap(), vec![Remembered::Begun(NOW)]),
         (Off, seen_off, done(Off, NotStarted)),
         (
             Off,
@@ -57,7 +57,7 @@ fn each_step_is_found_by_the_next_run() {
             },
             done(Off, NotStarted),
         ),
-        (Reboot, seen_off, vec![Remembered::Begun]),
+        (Reboot, seen_off, vec![Remembered::Begun(NOW)]),
         (
             Reboot,
             |journal, order| {
@@ -74,7 +74,7 @@ fn each_step_is_found_by_the_next_run() {
             },
             done(Reboot, NotStarted),
         ),
-        (On, |journal, order| journal.begin(order).unwrap(), vec![Remembered::Begun]),
+        (On, |journal, order| journal.begin(order, None).unwrap(), vec![Remembered::Begun(NOW)]),
         (Off, failed, vec![Remembered::Failed(Failure::Unconfirmed)]),
         // It failed before it was begun: nothing needs to be known.
         (Off, |journal, order| journal.done(order, Outcome::Failed(Failure::Expired)), vec![]),
@@ -85,7 +85,7 @@ fn each_step_is_found_by_the_next_run() {
                 failed(journal, order);
                 cut_last_line(journal);
             },
-            vec![Remembered::Begun],
+            vec![Remembered::Begun(NOW)],
         ),
     ];
     for (number, (action, steps, expected)) in cases.into_iter().enumerate() {
@@ -96,12 +96,12 @@ fn each_step_is_found_by_the_next_run() {
 }
 
 fn seen_off(journal: &Journal, order: &Order) {
-    journal.begin(order).unwrap();
+    journal.begin(order, None).unwrap();
     journal.seen_off(order, NOW);
 }
 
 fn failed(journal: &Journal, order: &Order) {
-    journal.begin(order).unwrap();
+    journal.begin(order, None).unwrap();
     journal.done(order, Outcome::Failed(Failure::Unconfirmed));
 }
 
@@ -124,13 +124,15 @@ fn a_request_that_joined_anothers_action_is_found_done_too() {
 #[test]
 fn an_entry_names_the_request_and_how_long_it_is_remembered() {
     let (folder, journal, order) = bench(PowerAction::Off);
-    journal.begin(&order).unwrap();
+    let incarnation = Some(Incarnation::new().unwrap());
+    journal.begin(&order, incarnation).unwrap();
     drop(journal);
     let expected = Entry {
         requester: Requester::Guest(A),
         key: order.key(),
         until: order.remember_until,
-        what: Remembered::Begun,
+        what: Remembered::Begun(NOW),
+        earlier: Earlier { incarnation, seen_off: None },
     };
     assert_eq!(open(folder.path()).1, [expected]);
 }
@@ -138,7 +140,7 @@ fn an_entry_names_the_request_and_how_long_it_is_remembered() {
 #[test]
 fn what_is_old_or_of_another_boot_or_torn_is_removed() {
     let (folder, journal, order) = bench(PowerAction::Off);
-    journal.begin(&order).unwrap();
+    journal.begin(&order, None).unwrap();
     drop(journal);
     let [path] = &files(folder.path())[..] else { panic!("one file") };
     let text = fs::read_to_string(path).unwrap();
@@ -172,7 +174,7 @@ fn what_is_not_of_a_journal_is_left_alone() {
 #[test]
 fn a_request_is_forgotten_by_its_name() {
     let (folder, journal, order) = bench(PowerAction::Off);
-    journal.begin(&order).unwrap();
+    journal.begin(&order, None).unwrap();
     journal.forget(Requester::Guest(A), RequestKey { id: order.key().id ^ 1, ..order.key() });
     journal.forget(Requester::Guest(TARGET), order.key());
     assert_eq!(files(folder.path()).len(), 1, "another's");
@@ -188,11 +190,11 @@ fn a_request_that_is_begun_anew_is_remembered_for_as_long_as_the_new_one() {
     seen_off(&journal, &first);
     journal.done(&first, off(&first));
     let again = Order { remember_until: first.remember_until.plus(Millis(60_000)), ..first };
-    journal.begin(&again).unwrap();
+    journal.begin(&again, None).unwrap();
     drop(journal);
     let (_journal, found) = Journal::open(folder.path(), first_until(&again)).unwrap();
     assert_eq!(found.len(), 1, "the first one's time is up, the second one's is not");
-    assert_eq!((found[0].until, found[0].what), (again.remember_until, Remembered::Begun));
+    assert_eq!((found[0].until, found[0].what), (again.remember_until, Remembered::Begun(again.permit.received())));
 }
 
 fn first_until(again: &Order) -> Millis {

@@ -3,6 +3,7 @@
 //! All calls block, for as long as they please. They are made from worker threads only.
 
 use super::Order;
+use super::incarnation::Incarnation;
 use fencewire_core::{Power, Uuid};
 use std::fmt;
 use std::sync::Arc;
@@ -26,6 +27,12 @@ pub trait Hypervisor: Send + Sync {
 
     /// Everything there is to know of a guest's power.
     fn look(&self, guest: Uuid) -> Result<Sighting, HypervisorError>;
+
+    /// Which run of the guest this is; none where it is not marked, or does not run.
+    fn incarnation(&self, guest: Uuid) -> Result<Option<Incarnation>, HypervisorError>;
+
+    /// Marks this run of the guest, until it ends.
+    fn mark(&self, guest: Uuid, incarnation: Incarnation) -> Result<(), HypervisorError>;
 
     /// Ends the target at once. What this returns proves nothing; look.
     fn destroy(&self, order: &Order) -> Result<(), HypervisorError>;

@@ -10,6 +10,7 @@
 use super::Order;
 use super::operation::Seen;
 use crate::guests::Requester;
+use crate::policy::Allowed;
 use fencewire_core::{Failure, Millis, Outcome, PowerAction, Uuid};
 use std::collections::{HashMap, VecDeque};
 
@@ -149,6 +150,28 @@ impl<W: Copy + PartialEq> Lanes<W> {
         ended
     }
 
+    /// Whoever waits for its turn, or for what another's request has begun.
+    pub fn waiting(&self) -> impl Iterator<Item = W> {
+        let all = self.lanes.values().flat_map(|lane| {
+            let joined = lane.running.iter().flat_map(|running| &running.joined);
+            lane.waiting.iter().chain(joined)
+        });
+        all.map(|waiting| waiting.who)
+    }
+
+    /// Gives a request that waits a new proof that it may be carried out; without one, takes it out.
+    pub fn allow_anew(&mut self, who: W, allowed: Option<Allowed>) -> Option<Waiting<W>> {
+        let Some(allowed) = allowed else { return self.leave(who) };
+        let all = self.lanes.values_mut().flat_map(|lane| {
+            let joined = lane.running.iter_mut().flat_map(|running| &mut running.joined);
+            lane.waiting.iter_mut().chain(joined)
+        });
+        if let Some(waiting) = all.into_iter().find(|waiting| waiting.who == who) {
+            waiting.order.allowed = allowed;
+        }
+        None
+    }
+
     /// Takes out a request whose time is up, if nothing has begun that may still become its outcome.
     pub fn withdraw(&mut self, who: W) -> Option<Waiting<W>> {
         self.take_out(|lane| {
@@ -262,7 +285,9 @@ impl<W: Copy + PartialEq> Default for Lanes<W> {
 /// had joined it.
 fn concerns_only(order: &Order, seen: Seen) -> bool {
     match seen {
-        Seen::Failed(Failure::Expired | Failure::RequesterFenced | Failure::NotFound | Failure::NotRecorded) => true,
+        Seen::Failed(
+            Failure::Expired | Failure::RequesterFenced | Failure::NotFound | Failure::NotRecorded | Failure::Replaced,
+        ) => true,
         Seen::Failed(_) => order.permit.resumed(),
         Seen::Off(..) | Seen::On(..) => false,
     }

@@ -5,6 +5,7 @@
 
 use super::Order;
 use super::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting, Source, State};
+use super::incarnation::{self, Incarnation};
 use fencewire_core::Uuid;
 use std::sync::{Arc, Mutex, PoisonError};
 use virt::connect::Connect;
@@ -109,6 +110,28 @@ impl Hypervisor for Libvirt {
         Ok(Sighting { name, state, job: job_runs(&domain)?, saved, persistent })
     }
 
+    fn incarnation(&self, guest: Uuid) -> Result<Option<Incarnation>, HypervisorError> {
+        let domain = self.domain(guest)?;
+        match domain.metadata(ELEMENT, Some(incarnation::NAMESPACE), sys::VIR_DOMAIN_AFFECT_LIVE) {
+            Ok(xml) => Ok(Incarnation::from_xml(&xml)),
+            // It has none, or does not run, or its driver has no metadata.
+            Err(why)
+                if is(&why, ErrorNumber::NoDomainMetadata)
+                    || is(&why, ErrorNumber::OperationInvalid)
+                    || is(&why, ErrorNumber::NoSupport) =>
+            {
+                Ok(None)
+            }
+            Err(why) => Err(error(&why)),
+        }
+    }
+
+    fn mark(&self, guest: Uuid, incarnation: Incarnation) -> Result<(), HypervisorError> {
+        let (xml, key) = (incarnation.to_xml(), Some(incarnation::PREFIX));
+        let (namespace, flags) = (Some(incarnation::NAMESPACE), sys::VIR_DOMAIN_AFFECT_LIVE);
+        self.domain(guest)?.set_metadata(ELEMENT, Some(&xml), key, namespace, flags).map_err(|why| error(&why))
+    }
+
     fn destroy(&self, order: &Order) -> Result<(), HypervisorError> {
         self.domain(order.target())?.destroy().map_err(|why| error(&why))
     }
@@ -132,6 +155,9 @@ impl Hypervisor for Libvirt {
         self.domain(order.target())?.managed_save_remove(0).map_err(|why| error(&why))
     }
 }
+
+/// Metadata that is an element of a namespace of its own.
+const ELEMENT: i32 = sys::VIR_DOMAIN_METADATA_ELEMENT.cast_signed();
 
 /// The crate's own `Domain::state` returns success, with a state of -1, for a call that failed.
 fn state(domain: &Domain) -> Result<State, HypervisorError> {

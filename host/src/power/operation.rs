@@ -1,8 +1,8 @@
 //! One power action, from the first look to the confirmation. Blocks; runs in a worker.
 //!
 //! ```text
-//! off, reboot:  look ─▶ end its migration ─▶ destroy ─▶ look until off ─▶ remove the saved image ─▶ (start)
-//! on:           look ─▶ start ─▶ look
+//! off, reboot:  look ─▶ end its migration ─▶ mark it ─▶ destroy ─▶ look until off ─▶ remove the saved image ─▶ (start)
+//! on:           look ─▶ start ─▶ look ─▶ mark it
 //! ```
 //!
 //! What a call returns is never taken for what happened: only a later look is. A destroy is called once for a request,
@@ -11,6 +11,8 @@
 
 use super::Order;
 use super::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting, State};
+use super::incarnation::Incarnation;
+use super::owner::Others;
 use crate::clock;
 use crate::journal::{Journal, NotRecorded};
 use fencewire_core::{ConfirmedOff, Failure, Millis, Observation, Outcome, Permit, Power, PowerAction, Restart};
@@ -22,6 +24,9 @@ const PROMPT: Millis = Millis(200);
 
 /// How long a guest may take to be off after its destroy.
 const CONFIRM: Millis = Millis(5_000);
+
+/// How long the other hypervisors may take to say whether they have a guest.
+const OTHERS: Millis = Millis(1_000);
 
 /// Between two looks: at first, and at most.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -66,9 +71,9 @@ impl Seen {
     }
 }
 
-/// Carries out `order`, before `deadline`.
-pub fn run(hypervisor: &dyn Hypervisor, order: &Order, journal: &Journal, deadline: Millis) -> Seen {
-    let run = Run { hypervisor, order, journal, deadline: deadline.min(order.permit.deadline()) };
+/// Carries out `order`, before its time is up. `others`: the other hypervisors on which its guests may be.
+pub fn run(hypervisor: &dyn Hypervisor, others: &Others, order: &Order, journal: &Journal) -> Seen {
+    let run = Run { hypervisor, others, order, journal, deadline: order.until.min(order.permit.deadline()) };
     let seen = match order.action() {
         PowerAction::Off => run.off().map(|off| Seen::Off(off, None)),
         PowerAction::Reboot => run.reboot(),
@@ -79,6 +84,7 @@ pub fn run(hypervisor: &dyn Hypervisor, order: &Order, journal: &Journal, deadli
 
 struct Run<'a> {
     hypervisor: &'a dyn Hypervisor,
+    others: &'a Others,
     order: &'a Order,
     journal: &'a Journal,
     deadline: Millis,
@@ -87,9 +93,15 @@ struct Run<'a> {
 impl Run<'_> {
     fn reboot(&self) -> Result<Seen, Failure> {
         let off = self.off()?;
+        if self.order.earlier.is_some_and(|earlier| earlier.seen_off.is_some()) && self.runs() {
+            return Ok(Seen::Off(off, Some(Restart::Started)));
+        }
         let why = self.hypervisor.start(self.order).err().map(|why| why.to_string());
         let restart = match self.hypervisor.look(self.order.target()) {
-            Ok(Sighting { state: State::Running, .. }) => Restart::Started,
+            Ok(Sighting { state: State::Running, .. }) => {
+                self.mark();
+                Restart::Started
+            }
             _ => {
                 tracing::warn!(guest = %self.order.target(), why, "fenced, but it does not run after it was started");
                 Restart::NotStarted
@@ -99,29 +111,46 @@ impl Run<'_> {
     }
 
     fn off(&self) -> Result<Observation, Failure> {
+        if let Some(asked) = self.order.earlier.and_then(|earlier| earlier.seen_off) {
+            return Ok(Observation { power: Power::Off, asked });
+        }
         self.requester_is_not_off()?;
         let (mut asked, mut before) = self.look_promptly()?;
         if before.job {
             self.end_job()?;
             (asked, before) = self.look_promptly()?;
         }
-        if before.job || before.state == State::OffMigrated {
+        if before.job || (before.state == State::OffMigrated && !self.is_nowhere_else()) {
             return Err(Failure::Elsewhere);
         }
-        self.journal.begin(self.order).map_err(|NotRecorded| Failure::NotRecorded)?;
-        let (off, saved) = match before.state {
-            State::Off => (Observation { power: Power::Off, asked }, before.saved),
-            _ => self.destroy(&before)?,
+        let is_off = matches!(before.state, State::Off | State::OffMigrated);
+        let incarnation = if is_off { None } else { self.incarnation() };
+        if self.order.earlier.is_none() {
+            self.journal.begin(self.order, incarnation).map_err(|NotRecorded| Failure::NotRecorded)?;
+        }
+        let (off, saved) = if is_off {
+            (Observation { power: Power::Off, asked }, before.saved)
+        } else {
+            if clock::now().since(asked) > PROMPT {
+                // Its mark took long to read or to set.
+                (_, before) = self.look_promptly()?;
+            }
+            self.destroy(&before, incarnation)?
         };
         let off = if saved { self.remove_saved(&before)? } else { off };
         self.journal.seen_off(self.order, off.asked);
         Ok(off)
     }
 
-    fn destroy(&self, before: &Sighting) -> Result<(Observation, bool), Failure> {
-        if self.order.permit.resumed() {
-            // It was destroyed once already for this request, and may have been started since.
-            return Err(Failure::Unconfirmed);
+    fn destroy(&self, before: &Sighting, incarnation: Option<Incarnation>) -> Result<(Observation, bool), Failure> {
+        if let Some(earlier) = self.order.earlier {
+            match (earlier.incarnation, incarnation) {
+                // Whatever was done for this request, this run of the guest has outlived it.
+                (Some(then), Some(now)) if then == now => {}
+                (Some(_), Some(_)) => return Err(Failure::Replaced),
+                // It may have been destroyed for this request already, and started since.
+                _ => return Err(Failure::Unconfirmed),
+            }
         }
         let destroyed = self.hypervisor.destroy(self.order);
         if let Err(why) = &destroyed {
@@ -138,8 +167,9 @@ impl Run<'_> {
             let asked = clock::now();
             let off = Observation { power: Power::Off, asked };
             match self.hypervisor.look(self.order.target()) {
-                Ok(Sighting { job: true, .. } | Sighting { state: State::OffMigrated, .. }) => {
-                    Some(Err(Failure::Elsewhere))
+                Ok(Sighting { job: true, .. }) => Some(Err(Failure::Elsewhere)),
+                Ok(Sighting { state: State::OffMigrated, saved, .. }) => {
+                    Some(if self.is_nowhere_else() { Ok((off, saved)) } else { Err(Failure::Elsewhere) })
                 }
                 Ok(Sighting { state: State::Off, saved, .. }) => Some(Ok((off, saved))),
                 Ok(_) => None,
@@ -171,13 +201,14 @@ impl Run<'_> {
         let (asked, before) = self.look_promptly()?;
         match before.state {
             State::Running | State::Paused => return Ok(Seen::On(asked, Started::Before)),
-            State::OffMigrated => return Err(Failure::Elsewhere),
-            State::Off | State::Crashed | State::NoState => {}
+            State::OffMigrated if !self.is_nowhere_else() => return Err(Failure::Elsewhere),
+            State::Off | State::OffMigrated | State::Crashed | State::NoState => {}
         }
-        self.journal.begin(self.order).map_err(|NotRecorded| Failure::NotRecorded)?;
+        self.journal.begin(self.order, None).map_err(|NotRecorded| Failure::NotRecorded)?;
         let started = self.hypervisor.start(self.order);
         let asked = clock::now();
-        if let Ok(Sighting { state: State::Running, .. }) = self.hypervisor.look(self.order.target()) {
+        if self.runs() {
+            self.mark();
             return Ok(Seen::On(asked, Started::Now));
         }
         let why = started.err().map(|why| why.to_string());
@@ -211,10 +242,54 @@ impl Run<'_> {
             return Ok(());
         };
         match self.hypervisor.state(requester) {
-            Ok(Guest { state: State::Off | State::OffMigrated, .. }) | Err(HypervisorError::NoSuchGuest) => {
+            Ok(Guest { state: State::Off | State::OffMigrated, .. }) | Err(HypervisorError::NoSuchGuest)
+                if !self.others.may_have(requester, self.soon()) =>
+            {
                 Err(Failure::RequesterFenced)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Whether there are other hypervisors and all of them say that the target is not active there: then it is off that
+    /// was migrated from here.
+    fn is_nowhere_else(&self) -> bool {
+        self.others.say_not_active(self.order.target(), self.soon())
+    }
+
+    /// Until when other hypervisors are waited for.
+    fn soon(&self) -> Millis {
+        clock::now().plus(OTHERS).min(self.deadline)
+    }
+
+    fn runs(&self) -> bool {
+        matches!(self.hypervisor.look(self.order.target()), Ok(Sighting { state: State::Running, .. }))
+    }
+
+    /// Which run of the target this is. One that was started by somebody else is marked first.
+    fn incarnation(&self) -> Option<Incarnation> {
+        let read = || match self.hypervisor.incarnation(self.order.target()) {
+            Ok(incarnation) => incarnation,
+            Err(why) => {
+                tracing::debug!(guest = %self.order.target(), %why, "which run of it this is cannot be read");
+                None
+            }
+        };
+        read().or_else(|| {
+            self.mark();
+            // Somebody else may have been quicker.
+            read()
+        })
+    }
+
+    fn mark(&self) {
+        let target = self.order.target();
+        let marked = match Incarnation::new() {
+            Ok(new) => self.hypervisor.mark(target, new).map_err(|why| why.to_string()),
+            Err(why) => Err(why.to_string()),
+        };
+        if let Err(why) = marked {
+            tracing::debug!(guest = %target, why, "this run of it cannot be marked");
         }
     }
 

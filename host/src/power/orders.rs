@@ -1,6 +1,6 @@
 //! Orders for the tests of this crate, come by as the bridge comes by them: a frame, a ledger, a policy.
 
-use super::Order;
+use super::{Earlier, Order};
 use crate::channels::PortType;
 use crate::guests::Member;
 use crate::policy::{Actions, By, Group, Policy};
@@ -39,7 +39,7 @@ pub(crate) fn order(requester: Uuid, action: PowerAction, target: Uuid, received
 pub(crate) fn resumed_order(requester: Uuid, action: PowerAction, target: Uuid, received: Millis) -> Order {
     let request = request(action, target, received);
     let mut ledger = Ledger::<1>::new();
-    assert!(ledger.restore(request.key(), request.remember_until(), Remembered::Begun));
+    assert!(ledger.restore(request.key(), request.remember_until(), Remembered::Begun(received)));
     admit(&mut ledger, requester, &request)
 }
 
@@ -56,5 +56,7 @@ fn admit(ledger: &mut Ledger<1>, requester: Uuid, request: &Request) -> Order {
     };
     let policy = Policy::new(vec![group], false);
     let allowed = policy.power(By::Guest(requester, PortType::Serial), *action, Some(*target)).expect("allowed");
-    Order { permit, allowed, remember_until: request.remember_until(), by_name: None }
+    let until = request.deadline();
+    let earlier = permit.resumed().then_some(Earlier { incarnation: None, seen_off: None });
+    Order { permit, allowed, remember_until: request.remember_until(), by_name: None, earlier, until }
 }

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use fencewire_core::Uuid;
+use fencewire_core::{Power, Uuid};
 use fencewired::power::hypervisor::{Guest, HypervisorError, State};
+use fencewired::power::incarnation::Incarnation;
 
 /// A guest and its script.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct ScriptedGuest {
     pub on_remove_saved: OnRemoveSaved,
     /// How often it was started, or came back: which of its runs this is.
     pub runs: u32,
+    /// What its runs were marked with.
+    marks: Vec<(u32, Incarnation)>,
     next: Option<(When, State)>,
 }
 
@@ -136,6 +139,7 @@ impl ScriptedGuest {
             on_abort: OnAbort::Ends,
             on_remove_saved: OnRemoveSaved::Works,
             runs: 1,
+            marks: Vec::new(),
             next: None,
         }
     }
@@ -147,6 +151,20 @@ impl ScriptedGuest {
 
     pub(super) fn in_a_list(&self) -> Guest {
         Guest { uuid: self.uuid, name: self.name.clone(), state: self.state }
+    }
+
+    /// What this run is marked with.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        let of_this_run = self.marks.iter().rev().find(|(run, _)| *run == self.runs);
+        of_this_run.filter(|_| self.state.power() != Power::Off).map(|(_, mark)| *mark)
+    }
+
+    pub(super) fn mark(&mut self, incarnation: Incarnation) -> Result<(), HypervisorError> {
+        if self.state.power() == Power::Off {
+            return Err(HypervisorError::Failed("the guest is not running".to_owned()));
+        }
+        self.marks.push((self.runs, incarnation));
+        Ok(())
     }
 
     fn become_now(&mut self, state: State) {

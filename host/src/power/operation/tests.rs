@@ -17,6 +17,8 @@ struct Stub {
     looks: Mutex<VecDeque<Looked>>,
     requester: Result<State, HypervisorError>,
     destroys: Result<(), HypervisorError>,
+    /// What this run of the target is marked with.
+    mark: Mutex<Option<Incarnation>>,
     journal: PathBuf,
     log: Mutex<Vec<String>>,
 }
@@ -55,6 +57,15 @@ impl Hypervisor for Stub {
         look
     }
 
+    fn incarnation(&self, _guest: Uuid) -> Result<Option<Incarnation>, HypervisorError> {
+        Ok(*self.mark.lock().unwrap())
+    }
+
+    fn mark(&self, _guest: Uuid, incarnation: Incarnation) -> Result<(), HypervisorError> {
+        *self.mark.lock().unwrap() = Some(incarnation);
+        Ok(())
+    }
+
     fn destroy(&self, _order: &Order) -> Result<(), HypervisorError> {
         assert_eq!(self.journaled(), 1, "it is in the journal before it is destroyed");
         self.call("destroy");
@@ -83,6 +94,7 @@ struct Case {
     stub: Stub,
     order: RefCell<Option<Order>>,
     deadline: Millis,
+    others: Others,
     folder: TempDir,
 }
 
@@ -93,19 +105,27 @@ impl Case {
             looks: Mutex::new(looks.iter().map(|look| look.shows()).collect()),
             requester: Ok(State::Running),
             destroys: Ok(()),
+            mark: Mutex::new(None),
             journal: folder.path().to_owned(),
             log: Mutex::default(),
         };
         let order = order(A, action, TARGET, clock::now());
         // What is never confirmed is over soon.
-        Case { stub, order: RefCell::new(Some(order)), deadline: clock::now().plus(Millis(400)), folder }
+        Case {
+            stub,
+            order: RefCell::new(Some(order)),
+            deadline: clock::now().plus(Millis(400)),
+            others: Others::NONE,
+            folder,
+        }
     }
 
     /// What was seen, and what was called for that.
     fn run(self) -> (Seen, Vec<String>) {
         let (journal, _) = Journal::open(self.folder.path(), clock::now()).unwrap();
-        let order = self.order.take().unwrap();
-        let seen = run(&self.stub, &order, &journal, self.deadline);
+        let mut order = self.order.take().unwrap();
+        order.until = self.deadline;
+        let seen = run(&self.stub, &self.others, &order, &journal);
         (seen, self.stub.log.into_inner().unwrap())
     }
 }
@@ -292,7 +312,7 @@ fn what_cannot_be_written_down_is_not_begun() {
         let (journal, _) = Journal::open(case.folder.path(), clock::now()).unwrap();
         case.folder.close().unwrap();
         let order = case.order.take().unwrap();
-        assert_eq!(run(&case.stub, &order, &journal, case.deadline), Seen::Failed(Failure::NotRecorded));
+        assert_eq!(run(&case.stub, &Others::NONE, &order, &journal), Seen::Failed(Failure::NotRecorded));
         assert_eq!(case.stub.log.into_inner().unwrap(), [] as [&str; 0]);
     }
 }

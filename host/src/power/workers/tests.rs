@@ -1,6 +1,7 @@
 use super::*;
 use crate::power::Order;
 use crate::power::hypervisor::{Guest, Sighting};
+use crate::power::incarnation::Incarnation;
 use crate::power::orders::guest;
 use fencewire_core::Uuid;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,6 +31,14 @@ impl Source for Counted {
 }
 
 impl Hypervisor for Nothing {
+    fn incarnation(&self, _guest: Uuid) -> Result<Option<Incarnation>, HypervisorError> {
+        unreachable!("jobs here ask nothing")
+    }
+
+    fn mark(&self, _guest: Uuid, _incarnation: Incarnation) -> Result<(), HypervisorError> {
+        unreachable!("jobs here tell nothing")
+    }
+
     fn is_alive(&self) -> bool {
         !self.0.load(Ordering::SeqCst)
     }

@@ -1,0 +1,452 @@
+//! The hypervisors: which of them is asked what, and what their answers make together.
+//!
+//! With one, what it says is the answer. With several, a status, a list and the place of a power action are put together
+//! from what each of them says; one that is silent is waited for a little, and then only where it matters.
+
+use super::requests::AskId;
+use super::{Bridge, Note, Timer};
+use crate::clock;
+use crate::config::HypervisorConfig;
+use crate::guests::Requester;
+use crate::power::Order;
+use crate::power::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting, Source, State};
+use crate::power::operation::{self, Seen};
+use crate::power::owner::{Others, Owner, Said, owner};
+use crate::power::workers::Pool;
+use fencewire_core::{Failure, Millis, Power, Uuid};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+
+/// Threads that only look. They have connections of their own: no status waits behind a destroy.
+const QUERY_THREADS: usize = 2;
+
+/// How long a hypervisor that does not answer is waited for when others have.
+pub(super) const PATIENCE: Millis = Millis(500);
+
+/// For so long, what the hypervisors said of who their guests are is not asked again for a name that nobody bears.
+const FRESH: Millis = Millis(100);
+
+/// Until a guest that was on its way from one hypervisor to another is looked for again.
+const SEARCH_AGAIN: Millis = Millis(200);
+
+/// One hypervisor.
+pub(super) struct Node {
+    uri: String,
+    /// How long one power action may take here.
+    deadline: Millis,
+    power: Pool,
+    queries: Arc<Pool>,
+    /// What it said last of who its guests are.
+    guests: Vec<Guest>,
+    /// Since when its next answer to that is waited for.
+    refreshing: Option<Millis>,
+    refreshed: Option<Millis>,
+    unreachable: bool,
+}
+
+/// All of them, in the configuration's order.
+pub(super) struct Fleet {
+    nodes: Vec<Node>,
+    searches: HashMap<u64, Search>,
+    next_search: u64,
+}
+
+/// A target that is looked for, to carry out an order where it is.
+struct Search {
+    order: Order,
+    since: Millis,
+    /// Each round of looking has a number of its own; what comes from an earlier one is dropped.
+    said: Vec<Option<Said>>,
+}
+
+/// What a hypervisor says to a question.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// It is there.
+    Here,
+    /// To a status.
+    State(Guest),
+    /// To a list.
+    List(Vec<Guest>),
+}
+
+/// A question that is put to every hypervisor.
+pub(super) type Question = fn(&dyn Hypervisor, Option<Uuid>) -> Result<Answer, HypervisorError>;
+
+/// A guest on a list.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) uuid: Uuid,
+    pub(super) name: String,
+    pub(super) power: Power,
+}
+
+impl Fleet {
+    /// Starts the threads. `time_to_act` is the wire's.
+    pub(super) fn start(
+        hypervisors: Vec<(HypervisorConfig, Arc<dyn Source>)>,
+        time_to_act: Millis,
+    ) -> io::Result<Fleet> {
+        let mut nodes = Vec::with_capacity(hypervisors.len());
+        for (config, source) in hypervisors {
+            nodes.push(Node {
+                power: Pool::start("power", source.clone(), config.workers)?,
+                queries: Arc::new(Pool::start("query", source, QUERY_THREADS)?),
+                uri: config.uri,
+                deadline: config.deadline.min(time_to_act),
+                guests: Vec::new(),
+                refreshing: None,
+                refreshed: None,
+                unreachable: false,
+            });
+        }
+        Ok(Fleet { nodes, searches: HashMap::new(), next_search: 0 })
+    }
+
+    /// From when on after its receipt a request is answered that nobody knows what comes of it.
+    pub(super) fn time_to_answer(&self) -> Millis {
+        self.nodes.iter().map(|node| node.deadline).max().unwrap_or(Millis(0))
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether one of them does not say who its guests are.
+    pub(super) fn is_incomplete(&self) -> bool {
+        let waits = |node: &Node| node.refreshed.is_none() || node.refreshing.is_some_and(overdue);
+        self.nodes.iter().any(|node| node.unreachable || (self.nodes.len() > 1 && waits(node)))
+    }
+
+    /// What they said of who their guests are does not count any more, nor what they are about to say.
+    pub(super) fn distrust(&mut self) {
+        for node in &mut self.nodes {
+            (node.refreshing, node.refreshed) = (None, None);
+        }
+    }
+
+    pub(super) fn set_time_to_act(&mut self, hypervisors: &[HypervisorConfig], time_to_act: Millis) {
+        for (node, config) in self.nodes.iter_mut().zip(hypervisors) {
+            node.deadline = config.deadline.min(time_to_act);
+        }
+    }
+
+    pub(super) fn relieve(&self, now: Millis) {
+        for node in &self.nodes {
+            node.power.relieve(now);
+            node.queries.relieve(now);
+        }
+    }
+
+    /// Whether an answer to who is who is still worth waiting for.
+    fn is_refreshing(&self) -> bool {
+        let alone = self.nodes.len() == 1;
+        self.nodes.iter().any(|node| node.refreshing.is_some_and(|since| alone || !overdue(since)))
+    }
+
+    /// Every guest that any of them has, with the name that it has where it is active.
+    fn who_is_who(&self) -> Vec<(Uuid, String)> {
+        let mut names: BTreeMap<Uuid, (bool, String)> = BTreeMap::new();
+        for guest in self.nodes.iter().flat_map(|node| &node.guests) {
+            let is_active = Said::from(guest.state) == Said::Active;
+            let known = names.entry(guest.uuid).or_insert_with(|| (is_active, guest.name.clone()));
+            if is_active && !known.0 {
+                *known = (true, guest.name.clone());
+            }
+        }
+        names.into_iter().map(|(uuid, (_, name))| (uuid, name)).collect()
+    }
+
+    /// What a guest's power is by what each hypervisor says of it; for a single one, its own word.
+    pub(super) fn power(said: &[Option<Result<Guest, HypervisorError>>]) -> Result<Guest, HypervisorError> {
+        let silent = || HypervisorError::Unreachable("it does not answer".to_owned());
+        if let [only] = said {
+            return only.clone().unwrap_or_else(|| Err(silent()));
+        }
+        let words: Vec<Said> = said.iter().map(|said| said_of(said.as_ref())).collect();
+        let of = |at: usize| said.get(at).cloned().flatten().unwrap_or_else(|| Err(silent()));
+        match owner(&words) {
+            Owner::On(at) => of(at),
+            Owner::Off(at) => of(at).map(|guest| Guest { state: State::Off, ..guest }),
+            Owner::SavedTwice | Owner::Twice => {
+                Err(HypervisorError::Failed("it is active on more than one hypervisor".to_owned()))
+            }
+            Owner::Silent => {
+                let why = said.iter().flatten().find_map(|said| said.as_ref().err().cloned());
+                Err(why.filter(|why| *why != HypervisorError::NoSuchGuest).unwrap_or_else(silent))
+            }
+            Owner::Nowhere => Err(HypervisorError::NoSuchGuest),
+        }
+    }
+
+    /// All guests, by what each hypervisor says. Of one that is silent those are on it that it had last.
+    pub(super) fn list(&self, said: &[Option<Result<Vec<Guest>, HypervisorError>>]) -> Vec<Listed> {
+        let mut words: BTreeMap<Uuid, (String, Vec<Said>, Power)> = BTreeMap::new();
+        for (at, said) in said.iter().enumerate() {
+            let (guests, answered) = match said {
+                Some(Ok(guests)) => (guests, true),
+                _ => (&self.nodes[at].guests, false),
+            };
+            for guest in guests {
+                let silent = || vec![Said::NotThere; self.nodes.len()];
+                let known = words.entry(guest.uuid).or_insert_with(|| (guest.name.clone(), silent(), Power::Unknown));
+                known.1[at] = if answered { Said::from(guest.state) } else { Said::Silent };
+                if known.1[at] == Said::Active || self.nodes.len() == 1 {
+                    known.0.clone_from(&guest.name);
+                    known.2 = guest.state.power();
+                }
+            }
+        }
+        let alone = self.nodes.len() == 1;
+        let is_silent: Vec<bool> = said.iter().map(|said| !matches!(said, Some(Ok(_)))).collect();
+        let listed = words.into_iter().map(|(uuid, (name, mut said, power))| {
+            for (said, _) in said.iter_mut().zip(&is_silent).filter(|(_, silent)| **silent) {
+                *said = Said::Silent;
+            }
+            let power = match owner(&said) {
+                _ if alone => power,
+                Owner::On(_) => power,
+                Owner::Off(_) | Owner::SavedTwice => Power::Off,
+                Owner::Twice | Owner::Silent | Owner::Nowhere => Power::Unknown,
+            };
+            Listed { uuid, name, power }
+        });
+        listed.collect()
+    }
+
+    fn others(&self, than: usize) -> Others {
+        let others = self.nodes.iter().enumerate().filter(|(at, _)| *at != than);
+        Others::new(others.map(|(_, node)| node.queries.clone()).collect())
+    }
+}
+
+fn overdue(since: Millis) -> bool {
+    clock::now().since(since) >= PATIENCE
+}
+
+fn said_of(said: Option<&Result<Guest, HypervisorError>>) -> Said {
+    match said {
+        Some(Ok(guest)) => Said::from(guest.state),
+        Some(Err(why)) => Said::from(why),
+        None => Said::Silent,
+    }
+}
+
+impl Bridge {
+    /// Puts a question to every hypervisor; what each says comes to [`Bridge::said`].
+    pub(super) fn ask_all(&self, id: AskId, of: Requester, target: Option<Uuid>, question: Question) {
+        for (at, node) in self.fleet.nodes.iter().enumerate() {
+            let handle = self.handle.clone();
+            let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
+                handle.tell(Note::Said(id, at, hypervisor.and_then(|hypervisor| question(hypervisor, target))));
+            });
+            node.queries.give(Some(of), ask);
+        }
+    }
+
+    /// Has an ask decided anew once the hypervisors have said who their guests are. Says false where they have just said
+    /// so.
+    pub(super) fn refresh(&mut self, ask: AskId) -> bool {
+        let now = clock::now();
+        let is_fresh = |node: &Node| node.refreshed.is_some_and(|at| now.since(at) < FRESH);
+        if self.fleet.nodes.iter().all(|node| is_fresh(node) && node.refreshing.is_none()) {
+            return false;
+        }
+        self.unresolved.push(ask);
+        self.ask_who_is_who();
+        true
+    }
+
+    /// Asks every hypervisor that is not being asked.
+    pub(super) fn ask_who_is_who(&mut self) {
+        let now = clock::now();
+        let time = self.fleet.time_to_answer();
+        for (at, node) in self.fleet.nodes.iter_mut().enumerate() {
+            // One answer at a time; but one that never comes is not waited for for ever.
+            if node.refreshing.is_some_and(|since| now.since(since) < time) {
+                continue;
+            }
+            node.refreshing = Some(now);
+            let handle = self.handle.clone();
+            let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
+                handle.tell(Note::Guests(at, now, hypervisor.and_then(Hypervisor::guests)));
+            });
+            node.queries.give(None, ask);
+        }
+    }
+
+    /// A hypervisor has said who its guests are, or that it cannot; asked at that time.
+    pub(super) fn guests(&mut self, at: usize, asked: Millis, guests: Result<Vec<Guest>, HypervisorError>) {
+        let node = &mut self.fleet.nodes[at];
+        if node.refreshing != Some(asked) {
+            return;
+        }
+        node.refreshing = None;
+        node.refreshed = Some(clock::now());
+        match guests {
+            Ok(guests) => {
+                if node.unreachable {
+                    tracing::info!(uri = node.uri, "the hypervisor answers again");
+                }
+                node.unreachable = false;
+                self.learn(at, guests);
+            }
+            Err(why) => {
+                if !node.unreachable {
+                    let uri = &node.uri;
+                    tracing::error!(uri, %why, "the hypervisor does not say who its guests are; asking again");
+                }
+                node.unreachable = true;
+            }
+        }
+        self.decide_unresolved();
+    }
+
+    /// Decides what waits for who is who: what can be decided, and all of it where no answer is worth waiting for.
+    pub(super) fn decide_unresolved(&mut self) {
+        let is_last = !self.fleet.is_refreshing();
+        for ask in std::mem::take(&mut self.unresolved) {
+            if is_last || !self.is_unknown(ask) {
+                self.decide(ask, true);
+            } else {
+                self.unresolved.push(ask);
+            }
+        }
+    }
+
+    /// Takes over who the guests of one hypervisor are.
+    pub(super) fn learn(&mut self, at: usize, guests: Vec<Guest>) {
+        self.fleet.nodes[at].guests = guests;
+        let is_first = self.roster.is_empty();
+        let is_complete = !self.fleet.is_incomplete();
+        let learned = self.roster.learn(self.fleet.who_is_who(), is_complete);
+        if !learned.bound.is_empty() || learned.unbound {
+            self.policy.bind(&self.roster);
+        }
+        for (name, uuid) in learned.bound {
+            tracing::debug!(name, %uuid, "the configuration's guest is known");
+        }
+        for name in learned.ambiguous {
+            tracing::warn!(
+                name,
+                "two guests bear a name of the configuration's: name the one that is meant by its UUID"
+            );
+        }
+        if is_first {
+            for name in self.roster.unbound() {
+                tracing::warn!(
+                    name,
+                    "the configuration names a guest that the hypervisor does not know; it may come later"
+                );
+            }
+        }
+    }
+
+    /// Has an order carried out where its target is.
+    pub(super) fn carry_out(&mut self, mut order: Order) {
+        order.until = clock::now().plus(self.fleet.time_to_answer());
+        match self.fleet.len() {
+            1 => self.give(0, order),
+            _ => self.search(order),
+        }
+    }
+
+    fn search(&mut self, order: Order) {
+        let now = clock::now();
+        let id = self.fleet.next_search;
+        self.fleet.next_search += 1;
+        let (target, requester) = (order.target(), order.requester());
+        let said = vec![None; self.fleet.len()];
+        self.fleet.searches.insert(id, Search { order, since: now, said });
+        for (at, node) in self.fleet.nodes.iter().enumerate() {
+            let handle = self.handle.clone();
+            let look = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
+                let looked: Result<Sighting, _> = hypervisor.and_then(|hypervisor| hypervisor.look(target));
+                handle.tell(Note::Found(id, at, Said::from(&looked)));
+            });
+            node.queries.give(Some(requester), look);
+        }
+        self.at(now.plus(PATIENCE), Timer::Search(id));
+    }
+
+    /// A hypervisor has said whether it has a target that is looked for.
+    pub(super) fn found(&mut self, id: u64, at: usize, said: Said) {
+        if let Some(search) = self.fleet.searches.get_mut(&id) {
+            search.said[at] = Some(said);
+            self.end_search(id);
+        }
+    }
+
+    /// Carries an order out where its target was found, if that can be told.
+    pub(super) fn end_search(&mut self, id: u64) {
+        let now = clock::now();
+        let Some(search) = self.fleet.searches.get(&id) else { return };
+        let is_complete = search.said.iter().all(Option::is_some);
+        let is_late = now.since(search.since) >= PATIENCE;
+        let words: Vec<Said> = search.said.iter().map(|said| said.unwrap_or(Said::Silent)).collect();
+        let owner = owner(&words);
+        let is_over = now >= search.order.until;
+        let decided = is_complete || is_over || (is_late && matches!(owner, Owner::On(_) | Owner::Twice));
+        if !decided {
+            if is_late {
+                self.at(now.plus(SEARCH_AGAIN), Timer::Search(id));
+            }
+            return;
+        }
+        let Some(Search { order, .. }) = self.fleet.searches.remove(&id) else { return };
+        let target = order.target();
+        let failure = match owner {
+            Owner::On(at) | Owner::Off(at) => return self.give(at, order),
+            Owner::Twice => {
+                tracing::error!(guest = %target, "active on more than one hypervisor: nothing is done to it");
+                Failure::Ambiguous
+            }
+            Owner::SavedTwice => {
+                tracing::error!(guest = %target, "off, with a saved image on more than one hypervisor: remove those by hand");
+                Failure::Ambiguous
+            }
+            Owner::Silent => Failure::Unreachable,
+            Owner::Nowhere => Failure::NotFound,
+        };
+        self.ended(order, Seen::Failed(failure));
+    }
+
+    /// Gives an order to a worker of that hypervisor.
+    fn give(&mut self, at: usize, mut order: Order) {
+        let node = &self.fleet.nodes[at];
+        order.until = order.until.min(clock::now().plus(node.deadline));
+        let (handle, journal) = (self.handle.clone(), self.journal.clone());
+        let others = self.fleet.others(at);
+        let requester = order.requester();
+        let beforehand = self.records.beforehand().zip(self.begun_record(&order));
+        let carry_out = Box::new(move |hypervisor: Result<&dyn Hypervisor, HypervisorError>| {
+            let is_written = beforehand.is_none_or(|(records, begun)| records.write(begun));
+            let seen = match hypervisor {
+                Ok(_) if !is_written => Seen::Failed(Failure::NotRecorded),
+                Ok(hypervisor) => {
+                    let run = || operation::run(hypervisor, &others, &order, &journal);
+                    panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or(Seen::Failed(Failure::Unconfirmed))
+                }
+                Err(why) => {
+                    tracing::error!(%why, "nothing was done: the hypervisor cannot be reached");
+                    Seen::Failed(Failure::Unreachable)
+                }
+            };
+            handle.tell(Note::Ended(order, seen));
+        });
+        node.power.give(Some(requester), carry_out);
+    }
+
+    /// Whether an order whose target has gone to another hypervisor is to be carried out there. If so, it is.
+    pub(super) fn follows(&mut self, order: Order, seen: Seen) -> Option<Order> {
+        let has_gone = seen == Seen::Failed(Failure::Elsewhere) && self.fleet.len() > 1;
+        if !has_gone || clock::now().plus(SEARCH_AGAIN) >= order.until.min(order.permit.deadline()) {
+            return Some(order);
+        }
+        self.search(order);
+        None
+    }
+}

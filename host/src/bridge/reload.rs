@@ -1,0 +1,122 @@
+//! Another configuration in place of the one that is served. What is the same in both is not touched: no connection of
+//! it is closed, and nothing that has begun is stopped.
+
+use super::Bridge;
+use super::connections::Channel;
+use super::requests::AskId;
+use crate::channels::ChannelSpec;
+use crate::config::{Config, HypervisorConfig, RecordsConfig};
+use crate::policy::Policy;
+use fencewire_core::{Failure, Millis};
+use std::path::PathBuf;
+
+/// What of a configuration is fixed while the program runs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fixed {
+    pub(super) hypervisors: Vec<HypervisorConfig>,
+    records: RecordsConfig,
+    journal: PathBuf,
+}
+
+impl Fixed {
+    pub(super) fn of(config: &Config) -> Fixed {
+        Fixed {
+            hypervisors: config.hypervisors.clone(),
+            records: config.records.clone(),
+            journal: config.journal.clone(),
+        }
+    }
+
+    fn warn_of_changes(&self, other: &Fixed) {
+        for (key, same) in [
+            ("[[hypervisor]]", self.hypervisors == other.hypervisors),
+            ("[records]", self.records == other.records),
+            ("control.journal", self.journal == other.journal),
+        ] {
+            if !same {
+                tracing::warn!(key, "changed, and not taken over by a reload: restart fencewired for that");
+            }
+        }
+    }
+}
+
+impl Bridge {
+    /// Serves `config` from now on.
+    pub(super) fn reload(&mut self, config: Config) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.fixed.warn_of_changes(&Fixed::of(&config));
+        self.set_time_to_act(config.time_to_act);
+        self.policy = Policy::new(config.groups, config.classic_virtio);
+        let members = self.policy.members().chain(config.channels.iter().filter_map(ChannelSpec::guest));
+        self.roster = self.roster.anew(members);
+        self.policy.bind(&self.roster);
+        self.fleet.distrust();
+        self.ask_who_is_who();
+        let (gone, new) = self.replace_channels(config.channels);
+        self.decide_waiting_anew();
+        tracing::info!(
+            gone,
+            new,
+            channels = self.channels.iter().filter(|channel| !channel.retired).count(),
+            "reloaded"
+        );
+    }
+
+    fn set_time_to_act(&mut self, time_to_act: Millis) {
+        self.accept.time_to_act = time_to_act;
+        self.fleet.set_time_to_act(&self.fixed.hypervisors, time_to_act);
+    }
+
+    /// Closes the channels that are not among `specs` and opens those that are not among the channels. Says how many.
+    fn replace_channels(&mut self, mut specs: Vec<ChannelSpec>) -> (usize, usize) {
+        let mut gone = 0;
+        for at in 0..self.channels.len() {
+            let channel = &self.channels[at];
+            if channel.retired {
+                continue;
+            }
+            match specs.iter().position(|spec| *spec == channel.spec) {
+                Some(same) => {
+                    specs.swap_remove(same);
+                }
+                None => {
+                    self.retire(at);
+                    gone += 1;
+                }
+            }
+        }
+        let new = specs.len();
+        for spec in specs {
+            let at = self.free_place();
+            match self.channels.get_mut(at) {
+                Some(place) => *place = Channel::new(spec),
+                None => self.channels.push(Channel::new(spec)),
+            }
+            self.open_channel(at);
+        }
+        (gone, new)
+    }
+
+    /// A place among the channels that nothing refers to any more, or a new one.
+    fn free_place(&self) -> usize {
+        let is_free = |at: &usize| self.channels[*at].retired && !self.asks.values().any(|ask| ask.channel == *at);
+        (0..self.channels.len()).find(is_free).unwrap_or(self.channels.len())
+    }
+
+    /// Whoever waits in a lane is asked again whether it may.
+    fn decide_waiting_anew(&mut self) {
+        let waiting: Vec<AskId> = self.lanes.waiting().collect();
+        for id in waiting {
+            let allowed = self.asks.get(&id).and_then(|ask| {
+                let by = self.by(ask.channel, ask.from)?;
+                let fencewire_core::Ask::Power(action, _) = ask.request.ask() else { return None };
+                self.policy.power(by, *action, ask.target).ok()
+            });
+            if let Some(refused) = self.lanes.allow_anew(id, allowed) {
+                self.refuse(refused, Failure::Forbidden);
+            }
+        }
+    }
+}
