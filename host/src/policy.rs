@@ -211,6 +211,11 @@ impl Policy {
         })
     }
 
+    /// Whether a group has that guest.
+    pub fn has(&self, guest: Uuid) -> bool {
+        self.groups.iter().any(|(_, bound)| bound.contains(&guest))
+    }
+
     /// Every guest that the groups name.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.groups.iter().flat_map(|(group, _)| &group.members)

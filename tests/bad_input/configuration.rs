@@ -235,11 +235,12 @@ fn no_channel() {
 }
 
 #[test]
-fn no_hypervisor_or_two() {
+fn no_hypervisor_or_the_same_twice() {
     File::with("[[hypervisor]]\nuri = \"test:///default\"\n", "")
         .is_refused(&[": error: no [[hypervisor]]: add one with its libvirt uri"]);
-    File::with("[wire]", "[[hypervisor]]\nuri = \"test:///default\"\n[wire]")
-        .is_refused(&[":3: error: a second [[hypervisor]]: this version serves one"]);
+    File::with("[wire]", "[[hypervisor]]\nuri = \"test:///default\"\n[wire]").is_refused(&[
+        ":4: error: hypervisor.uri = \"test:///default\": there is a [[hypervisor]] of this uri already",
+    ]);
 }
 
 #[test]
@@ -448,15 +449,22 @@ fn a_terminal_that_is_none() {
     daemon.stop_and_expect_no_act();
 }
 
-/// A bad file must not end the fencing of a daemon that runs; this version reads none while it does.
+/// A bad file must not end the fencing of a daemon that runs: it says what is wrong and goes on as before. A good one is
+/// taken over.
 #[test]
 fn a_file_that_goes_bad_while_it_is_served() {
     let mut daemon = Daemon::serve(["vm1", "vm2"].map(Guest::new));
+    let good = fs::read_to_string(daemon.config()).expect("a configuration file");
     fs::write(daemon.config(), "garbage").expect("a configuration file");
 
     daemon.process().signal(Signal::HUP);
-    daemon.wait_for_log("does not reload its configuration");
+    daemon.wait_for_log("not reloaded: the configuration stays as it was");
+    let mut vm1 = daemon.channel("vm1");
+    assert_eq!(ask(&mut vm1, STATUS, "vm2"), SUCCESS, "served as before");
 
-    assert_eq!(ask(&mut daemon.channel("vm1"), STATUS, "vm2"), SUCCESS, "served as before");
+    fs::write(daemon.config(), good.replace("\"vm2\"", "\"vm3\"")).expect("a configuration file");
+    daemon.process().signal(Signal::HUP);
+    daemon.wait_for_log("reloaded gone=");
+    assert_eq!(ask(&mut vm1, STATUS, "vm2"), DENIED);
     daemon.stop_and_expect_no_act();
 }

@@ -24,6 +24,7 @@ pub(crate) fn three() -> ScriptedHypervisor {
 #[track_caller]
 pub(crate) fn bed(hypervisor: &ScriptedHypervisor) -> (BridgeBed, GuestChannel) {
     let bed = BridgeBed::start(hypervisor);
+    hypervisor.wait_marked();
     let channel = bed.channel("vm1");
     (bed, channel)
 }
@@ -32,6 +33,7 @@ pub(crate) fn bed(hypervisor: &ScriptedHypervisor) -> (BridgeBed, GuestChannel) 
 #[track_caller]
 pub(crate) fn impatient_bed(hypervisor: &ScriptedHypervisor) -> (BridgeBed, GuestChannel) {
     let bed = BridgeBed::setup(hypervisor).hypervisor(IMPATIENT).start();
+    hypervisor.wait_marked();
     let channel = bed.channel("vm1");
     (bed, channel)
 }

@@ -15,6 +15,7 @@
 
 mod common;
 mod lanes;
+mod reload;
 mod rule1_hangs;
 mod rule1_moved_saved_gone;
 mod rule1_no_false_success;
@@ -24,4 +25,5 @@ mod rule3_never_twice;
 mod rule3_restarts;
 mod rule4_no_guest_stops_another;
 mod rule5_only_whom_one_may;
+mod several_hypervisors;
 mod shoot_out;

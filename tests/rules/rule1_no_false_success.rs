@@ -194,7 +194,7 @@ fn an_unreachable_hypervisor_is_failed_whatever_is_asked() {
 /// Rule 1, hypervisor: it may go away at any moment of a fence; there is no call after which that would look like one.
 #[test]
 fn a_hypervisor_that_goes_away_in_the_middle_is_failed_at_every_call() {
-    const FENCE: [Call; 5] = [Call::Connect, Call::State, Call::Look, Call::Destroy, Call::Look];
+    const FENCE: [Call; 6] = [Call::Connect, Call::State, Call::Look, Call::Incarnation, Call::Destroy, Call::Look];
     thread::scope(|scope| {
         for calls in 0..FENCE.len() {
             scope.spawn(move || {

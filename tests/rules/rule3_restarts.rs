@@ -10,8 +10,9 @@ use fencewire_tests::daemon::Daemon;
 use fencewire_tests::guest_channel::{FAILED, OFF, ON, REBOOT, REQUEST_LENGTH, STATUS, SUCCESS};
 use fencewire_tests::libvirt_file::Guest;
 use fencewire_tests::process::{DEADLINE, wait_until};
-use fencewire_tests::scripted::{Call, OnDestroy, ScriptedHypervisor};
+use fencewire_tests::scripted::{Call, OnDestroy, ScriptedGuest, ScriptedHypervisor};
 use fencewired::power::hypervisor::State;
+use fencewired::power::incarnation::Incarnation;
 use tempfile::TempDir;
 
 use crate::common::{ask, bed, frame, impatient_bed, three};
@@ -20,6 +21,8 @@ use crate::common::{ask, bed, frame, impatient_bed, three};
 struct Killed {
     journal: TempDir,
     frame: [u8; REQUEST_LENGTH],
+    /// What vm2's run was marked with at that moment.
+    incarnation: Option<Incarnation>,
 }
 
 impl Killed {
@@ -33,7 +36,7 @@ impl Killed {
         let frame = frame(action, "vm2");
         vm1.send(&frame);
         gate.wait_for(1, DEADLINE);
-        Self { journal: bed.journal_now(), frame }
+        Self { journal: bed.journal_now(), frame, incarnation: incarnation(&hypervisor) }
     }
 
     /// After it had answered that.
@@ -50,14 +53,26 @@ impl Killed {
             let mut files = fs::read_dir(journal.path()).expect("a folder").map(|file| file.expect("an entry").path());
             fs::read_to_string(files.next()?).expect("a text").contains("\"done\"").then_some(())
         });
-        Self { journal: bed.journal_now(), frame }
+        Self { journal: bed.journal_now(), frame, incarnation: incarnation(&hypervisor) }
     }
 
     /// What the next bridge answers to the same frame, and what it does, when it finds vm2 so.
     #[track_caller]
     fn again(&self, found: State) -> (u8, Vec<Call>) {
+        self.again_with(|guest| guest.state = found)
+    }
+
+    /// Likewise, when vm2 runs, and is the one that it was.
+    #[track_caller]
+    fn again_same_run(&self) -> (u8, Vec<Call>) {
+        let same = self.incarnation.expect("it was marked");
+        self.again_with(|guest| guest.mark(same).expect("it runs"))
+    }
+
+    #[track_caller]
+    fn again_with(&self, found: impl FnOnce(&mut ScriptedGuest)) -> (u8, Vec<Call>) {
         let hypervisor = three();
-        hypervisor.change("vm2", |guest| guest.state = found);
+        hypervisor.change("vm2", found);
         // On a copy: another bridge may be asked the same.
         let journal = tempfile::tempdir().expect("a private folder");
         copy(self.journal.path(), journal.path());
@@ -77,6 +92,10 @@ impl Killed {
         }
         self
     }
+}
+
+fn incarnation(hypervisor: &ScriptedHypervisor) -> Option<Incarnation> {
+    hypervisor.guest("vm2")?.incarnation()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -114,6 +133,29 @@ fn a_fence_that_was_begun_when_the_bridge_was_killed_is_not_begun_again() {
     assert_eq!(killed.again(State::Off), (SUCCESS, vec![Call::Start]));
 }
 
+/// Rule 3, killed before or in the destroy: a guest that is the very one against which it was begun has not been destroyed
+/// for it, or has outlived that: it is.
+#[test]
+fn a_fence_that_was_begun_goes_on_against_the_same_run_of_its_target() {
+    for (action, done) in [(OFF, vec![Call::Destroy]), (REBOOT, vec![Call::Destroy, Call::Start])] {
+        let killed = Killed::in_step(action, State::Running, Call::Destroy);
+        assert_eq!(killed.again_same_run(), (SUCCESS, done));
+    }
+}
+
+/// Rule 3: a guest that nobody could mark may be another by now.
+#[test]
+fn a_fence_that_was_begun_against_a_run_without_a_mark_is_not_begun_again() {
+    let without_mark = |text: &str| {
+        let (before, after) = text.split_once(",\"incarnation\"").expect("a mark in the journal");
+        format!("{before}{}", after.split_once("\"}").map_or("", |_| "}\n"))
+    };
+    let killed = Killed::in_step(OFF, State::Running, Call::Destroy);
+    let incarnation = killed.incarnation;
+    let killed = Killed { incarnation, ..killed.edit(without_mark) };
+    assert_eq!(killed.again_same_run(), (FAILED, vec![]));
+}
+
 /// Rule 3, killed after off was seen: an `off` is done; a reboot goes on with its second half.
 #[test]
 fn a_fence_whose_target_was_seen_off_when_the_bridge_was_killed_is_not_destroyed_again() {
@@ -124,7 +166,7 @@ fn a_fence_whose_target_was_seen_off_when_the_bridge_was_killed_is_not_destroyed
     assert_eq!(killed.again(State::Off), (SUCCESS, vec![]));
     let killed = Killed::in_step(REBOOT, State::Running, Call::Start);
     assert_eq!(killed.again(State::Off), (SUCCESS, vec![Call::Start]));
-    assert_eq!(killed.again(State::Running).1, [], "it may have been started by this very request");
+    assert_eq!(killed.again(State::Running), (SUCCESS, vec![]), "it was off, and has been started since");
 }
 
 /// Rule 3, killed after the answer: the next bridge gives the same one.

@@ -126,7 +126,8 @@ fn a_requester_that_the_hypervisor_does_not_know_is_denied() {
 fn nobody_is_known_before_the_hypervisor_has_said_who_is_who() {
     let hypervisor = three();
     hypervisor.unreachable_after(0);
-    let (_bed, mut vm1) = bed(&hypervisor);
+    let bed = BridgeBed::start(&hypervisor);
+    let mut vm1 = bed.channel("vm1");
     for action in [OFF, REBOOT, ON, STATUS, MONITOR] {
         assert_eq!(ask(&mut vm1, action, "vm2"), FAILED, "action {action}");
     }

@@ -31,6 +31,7 @@ use fencewired::power::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting
 use fencewired::power::incarnation::Incarnation;
 
 use crate::libvirt_file::uuid_of;
+use crate::process::{DEADLINE, wait_until};
 
 pub use gate::Gate;
 pub use guest::{OnAbort, OnDestroy, OnLook, OnRemoveSaved, OnStart, ScriptedGuest};
@@ -152,6 +153,19 @@ impl ScriptedHypervisor {
         let guest = inside.guests.iter_mut().find(|guest| guest.name == name)?;
         guest.let_time_pass();
         Some(guest.clone())
+    }
+
+    /// Waits until every guest that runs was marked, as a bridge does in the background with those that may be fenced.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    #[track_caller]
+    pub fn wait_marked(&self) {
+        let is_off = |guest: &ScriptedGuest| matches!(guest.state, State::Off | State::OffMigrated);
+        let is_marked = |guest: &ScriptedGuest| is_off(guest) || guest.incarnation().is_some();
+        wait_until(DEADLINE, "every guest to be marked", || {
+            self.shared.lock().guests.iter().all(is_marked).then_some(())
+        });
     }
 
     /// A guest's state now.

@@ -10,11 +10,12 @@ use crate::config::HypervisorConfig;
 use crate::guests::Requester;
 use crate::power::Order;
 use crate::power::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting, Source, State};
+use crate::power::incarnation;
 use crate::power::operation::{self, Seen};
 use crate::power::owner::{Others, Owner, Said, owner};
 use crate::power::workers::Pool;
 use fencewire_core::{Failure, Millis, Power, Uuid};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -38,6 +39,9 @@ pub(super) struct Node {
     deadline: Millis,
     power: Pool,
     queries: Arc<Pool>,
+    /// One thread that marks runs of guests. It may hang for half a minute, and nobody waits for it.
+    marks: Pool,
+    marking: HashSet<Uuid>,
     /// What it said last of who its guests are.
     guests: Vec<Guest>,
     /// Since when its next answer to that is waited for.
@@ -93,7 +97,9 @@ impl Fleet {
         for (config, source) in hypervisors {
             nodes.push(Node {
                 power: Pool::start("power", source.clone(), config.workers)?,
-                queries: Arc::new(Pool::start("query", source, QUERY_THREADS)?),
+                queries: Arc::new(Pool::start("query", source.clone(), QUERY_THREADS)?),
+                marks: Pool::start("mark", source, 1)?,
+                marking: HashSet::new(),
                 uri: config.uri,
                 deadline: config.deadline.min(time_to_act),
                 guests: Vec::new(),
@@ -132,6 +138,12 @@ impl Fleet {
         for (node, config) in self.nodes.iter_mut().zip(hypervisors) {
             node.deadline = config.deadline.min(time_to_act);
         }
+    }
+
+    /// Whether one of them has not said for so long who its guests are.
+    pub(super) fn is_older_than(&self, age: Millis) -> bool {
+        let now = clock::now();
+        self.nodes.iter().any(|node| node.refreshed.is_none_or(|at| now.since(at) >= age))
     }
 
     pub(super) fn relieve(&self, now: Millis) {
@@ -335,12 +347,51 @@ impl Bridge {
                 "two guests bear a name of the configuration's: name the one that is meant by its UUID"
             );
         }
+        self.mark_runs(at);
         if is_first {
             for name in self.roster.unbound() {
                 tracing::warn!(
                     name,
                     "the configuration names a guest that the hypervisor does not know; it may come later"
                 );
+            }
+        }
+    }
+
+    /// Marks what runs on that hypervisor and may be fenced.
+    fn mark_runs(&mut self, at: usize) {
+        let runs = self.fleet.nodes[at].guests.iter().filter(|guest| Said::from(guest.state) == Said::Active);
+        let members = runs.map(|guest| guest.uuid).filter(|guest| self.policy.has(*guest));
+        for guest in members.collect::<Vec<_>>() {
+            self.mark(at, guest);
+        }
+    }
+
+    fn mark(&mut self, at: usize, guest: Uuid) {
+        let node = &mut self.fleet.nodes[at];
+        if !node.marking.insert(guest) {
+            return;
+        }
+        let handle = self.handle.clone();
+        let mark = Box::new(move |hypervisor: Result<&dyn Hypervisor, HypervisorError>| {
+            if let Err(why) = hypervisor.and_then(|hypervisor| incarnation::mark(hypervisor, guest)) {
+                tracing::debug!(%guest, %why, "this run of it cannot be marked");
+            }
+            handle.tell(Note::Marked(at, guest));
+        });
+        node.marks.give(None, mark);
+    }
+
+    /// A guest was marked, or cannot be.
+    pub(super) fn marked(&mut self, at: usize, guest: Uuid) {
+        self.fleet.nodes[at].marking.remove(&guest);
+    }
+
+    /// A guest was started: wherever it runs, that is a new run of it.
+    pub(super) fn mark_anew(&mut self, guest: Uuid) {
+        for at in 0..self.fleet.nodes.len() {
+            if self.fleet.nodes[at].guests.iter().any(|known| known.uuid == guest) {
+                self.mark(at, guest);
             }
         }
     }

@@ -30,7 +30,7 @@ use crate::power::operation::Seen;
 use crate::power::owner::Said;
 use crate::records::Records;
 use connections::{Channel, Connection};
-use fencewire_core::{Accept, Millis};
+use fencewire_core::{Accept, Millis, Uuid};
 use fleet::Fleet;
 use memory::Memory;
 use mio::{Events, Poll, Token, Waker};
@@ -51,8 +51,12 @@ const STOP_TIME: Millis = Millis(30_000);
 /// How often threads are looked after while jobs are out, and old journal entries removed.
 const HOUSEKEEPING: Millis = Millis(250);
 
-/// How often the hypervisor is asked for its guests while one of the configuration's is missing or it did not answer.
+/// How often the hypervisors are asked for their guests while one of the configuration's is missing or one does not
+/// answer.
 const REFRESH: Millis = Millis(2_000);
+
+/// How often they are asked in any case: for guests that somebody else has started.
+const LOOK_AROUND: Millis = Millis(30_000);
 
 /// The loop's own token; connections and listeners count from 1.
 const WAKE: Token = Token(0);
@@ -97,6 +101,8 @@ enum Note {
     Said(AskId, usize, Result<fleet::Answer, HypervisorError>),
     /// What that hypervisor says of a target that is looked for.
     Found(u64, usize, Said),
+    /// A run of that guest on that hypervisor was marked, or cannot be.
+    Marked(usize, Uuid),
     /// A power action has ended.
     Ended(Order, Seen),
     /// Serve this configuration from now on.
@@ -319,7 +325,8 @@ impl Bridge {
                     self.at(now.plus(HOUSEKEEPING), Timer::Housekeeping);
                 }
                 Timer::Refresh => {
-                    if self.fleet.is_incomplete() || self.roster.unbound().next().is_some() {
+                    let is_due = self.fleet.is_older_than(LOOK_AROUND);
+                    if is_due || self.fleet.is_incomplete() || self.roster.unbound().next().is_some() {
                         self.ask_who_is_who();
                     }
                     self.at(now.plus(REFRESH), Timer::Refresh);
@@ -336,6 +343,7 @@ impl Bridge {
             Note::Guests(hypervisor, asked, guests) => self.guests(hypervisor, asked, guests),
             Note::Said(ask, hypervisor, said) => self.said(ask, hypervisor, said),
             Note::Found(search, hypervisor, said) => self.found(search, hypervisor, said),
+            Note::Marked(hypervisor, guest) => self.marked(hypervisor, guest),
             Note::Reload(config) => self.reload(*config),
             Note::Ended(order, seen) => self.ended(order, seen),
             Note::Stop => self.stop(),

@@ -206,6 +206,8 @@ impl Bridge {
                 }
             }
             Ok(guest) => self.finish(id, Answer::Power(guest.state.power()).into()),
+            // It went, and another may bear its name.
+            Err(HypervisorError::NoSuchGuest) if is_by_name(ask.request.ask()) && self.refresh(id) => {}
             Err(why) => self.failed_query(id, &why),
         }
     }
@@ -332,6 +334,7 @@ impl Bridge {
         let ended = self.lanes.ended(order, seen);
         if seen.was_reset() {
             self.guest_was_reset(target, clock::now());
+            self.mark_anew(target);
         }
         if seen == Seen::Failed(Failure::NotFound) {
             // It is gone, or has another name by now: whoever asks next is to be told by what is so now.
@@ -522,6 +525,10 @@ fn only<T>(
         Err(why) => Some(Err(why)),
     };
     said.into_iter().map(|said| said.and_then(answer)).collect()
+}
+
+fn is_by_name(ask: &What) -> bool {
+    matches!(ask.target(), Some(Target::Name(_)))
 }
 
 fn is_named_otherwise(target: Option<&Target>, name: &str) -> bool {

@@ -3,8 +3,13 @@
 //! 128 random bits in the guest's live metadata: they go when the guest is off, and stay through a reset, a restart of
 //! libvirtd, a migration and a save. So a guest that has another token, or none where it had one, is not the one any more
 //! that it was. Domain ids are no such thing: libvirt gives them out again.
+//!
+//! A run is marked when it is first seen, by a thread that does nothing else: libvirt marks no guest in which something
+//! hangs, and says so after half a minute.
 
+use super::hypervisor::{Hypervisor, HypervisorError};
 use crate::entropy::entropy;
+use fencewire_core::Uuid;
 use std::fmt;
 use std::io;
 
@@ -41,6 +46,15 @@ impl Incarnation {
         let (text, _) = after.split_once('<')?;
         Incarnation::parse(text.trim())
     }
+}
+
+/// Marks a run of a guest that has no mark yet. Blocks.
+pub fn mark(hypervisor: &dyn Hypervisor, guest: Uuid) -> Result<(), HypervisorError> {
+    if hypervisor.incarnation(guest)?.is_some() {
+        return Ok(());
+    }
+    let new = Incarnation::new().map_err(|why| HypervisorError::Failed(why.to_string()))?;
+    hypervisor.mark(guest, new)
 }
 
 impl fmt::Display for Incarnation {

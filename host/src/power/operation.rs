@@ -1,8 +1,8 @@
 //! One power action, from the first look to the confirmation. Blocks; runs in a worker.
 //!
 //! ```text
-//! off, reboot:  look ─▶ end its migration ─▶ mark it ─▶ destroy ─▶ look until off ─▶ remove the saved image ─▶ (start)
-//! on:           look ─▶ start ─▶ look ─▶ mark it
+//! off, reboot:  look ─▶ end its migration ─▶ destroy ─▶ look until off ─▶ remove the saved image ─▶ (start)
+//! on:           look ─▶ start ─▶ look
 //! ```
 //!
 //! What a call returns is never taken for what happened: only a later look is. A destroy is called once for a request,
@@ -98,10 +98,7 @@ impl Run<'_> {
         }
         let why = self.hypervisor.start(self.order).err().map(|why| why.to_string());
         let restart = match self.hypervisor.look(self.order.target()) {
-            Ok(Sighting { state: State::Running, .. }) => {
-                self.mark();
-                Restart::Started
-            }
+            Ok(Sighting { state: State::Running, .. }) => Restart::Started,
             _ => {
                 tracing::warn!(guest = %self.order.target(), why, "fenced, but it does not run after it was started");
                 Restart::NotStarted
@@ -124,7 +121,7 @@ impl Run<'_> {
             return Err(Failure::Elsewhere);
         }
         let is_off = matches!(before.state, State::Off | State::OffMigrated);
-        let incarnation = if is_off { None } else { self.incarnation() };
+        let incarnation = if is_off { None } else { self.incarnation()? };
         if self.order.earlier.is_none() {
             self.journal.begin(self.order, incarnation).map_err(|NotRecorded| Failure::NotRecorded)?;
         }
@@ -132,7 +129,7 @@ impl Run<'_> {
             (Observation { power: Power::Off, asked }, before.saved)
         } else {
             if clock::now().since(asked) > PROMPT {
-                // Its mark took long to read or to set.
+                // Its mark took long to read.
                 (_, before) = self.look_promptly()?;
             }
             self.destroy(&before, incarnation)?
@@ -208,7 +205,6 @@ impl Run<'_> {
         let started = self.hypervisor.start(self.order);
         let asked = clock::now();
         if self.runs() {
-            self.mark();
             return Ok(Seen::On(asked, Started::Now));
         }
         let why = started.err().map(|why| why.to_string());
@@ -266,30 +262,16 @@ impl Run<'_> {
         matches!(self.hypervisor.look(self.order.target()), Ok(Sighting { state: State::Running, .. }))
     }
 
-    /// Which run of the target this is. One that was started by somebody else is marked first.
-    fn incarnation(&self) -> Option<Incarnation> {
-        let read = || match self.hypervisor.incarnation(self.order.target()) {
-            Ok(incarnation) => incarnation,
+    /// Which run of the target this is, where it is marked. Only read: to mark it, libvirt would wait for whatever hangs
+    /// in it, and what hangs is what is fenced.
+    fn incarnation(&self) -> Result<Option<Incarnation>, Failure> {
+        match self.hypervisor.incarnation(self.order.target()) {
+            Ok(incarnation) => Ok(incarnation),
+            Err(HypervisorError::Unreachable(_)) => Err(Failure::Unreachable),
             Err(why) => {
                 tracing::debug!(guest = %self.order.target(), %why, "which run of it this is cannot be read");
-                None
+                Ok(None)
             }
-        };
-        read().or_else(|| {
-            self.mark();
-            // Somebody else may have been quicker.
-            read()
-        })
-    }
-
-    fn mark(&self) {
-        let target = self.order.target();
-        let marked = match Incarnation::new() {
-            Ok(new) => self.hypervisor.mark(target, new).map_err(|why| why.to_string()),
-            Err(why) => Err(why.to_string()),
-        };
-        if let Err(why) = marked {
-            tracing::debug!(guest = %target, why, "this run of it cannot be marked");
         }
     }
 

@@ -159,7 +159,11 @@ impl ScriptedGuest {
         of_this_run.filter(|_| self.state.power() != Power::Off).map(|(_, mark)| *mark)
     }
 
-    pub(super) fn mark(&mut self, incarnation: Incarnation) -> Result<(), HypervisorError> {
+    /// Marks this run of it.
+    ///
+    /// # Errors
+    /// When it is off.
+    pub fn mark(&mut self, incarnation: Incarnation) -> Result<(), HypervisorError> {
         if self.state.power() == Power::Off {
             return Err(HypervisorError::Failed("the guest is not running".to_owned()));
         }

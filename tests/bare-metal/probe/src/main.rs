@@ -187,6 +187,7 @@ fn ledger(listener: &mut Listener, id: RequestId, request: &Request) {
     let mut answer = Answer::Failed(call!(Failure::from, NotAdmitted::Full));
     if let Admit::Act(permit) = call!(Ledger::admit, &mut ledger, request, TIME) {
         call!(Permit::key, &permit);
+        call!(Permit::received, &permit);
         call!(Permit::deadline, &permit);
         call!(Permit::resumed, &permit);
         let seen = Observation { power: Power::Off, asked: TIME };
