@@ -4,14 +4,11 @@
 
 mod common;
 
-use common::{
-    Answering, Asking, ENTROPY, asks, done, entry, entry_bytes, frame, frame_with_domain, off, reply, status,
-};
+use common::owner::{Told, answer};
+use common::{Answering, Asking, ENTROPY, asks, entry_bytes, frame, frame_with_domain, off, reply, status};
 use fencewire_core::classic::Code;
 use fencewire_core::classic::serial::END_OF_LIST;
-use fencewire_core::{
-    Accept, Answer, Ask, Endpoint, Event, Failure, Listener, Millis, NotNow, Power, Reply, Request, RequestId,
-};
+use fencewire_core::{Accept, Ask, Endpoint, Event, Listener, Millis, Reply};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -73,69 +70,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 0..60)
 }
 
-/// An answer of any kind; "done" where the request is one that can be.
-fn answer(kind: u8, request: Option<&Request>) -> Answer<'static> {
-    match (kind, request) {
-        (0, _) => Answer::Power(Power::On),
-        (1, _) => Answer::Alive,
-        (2 | 3, _) => Answer::Entry(entry("vm1")),
-        (4, _) => Answer::EndOfList,
-        (5, _) => Answer::Denied,
-        (_, Some(request)) if matches!(request.ask(), Ask::Power(..)) => done(request),
-        _ => Answer::Failed(Failure::NotFound),
-    }
-}
-
-/// Follows what a careful owner is told: one request out at a time, each ended once.
-#[derive(Default)]
-struct Told {
-    out: Option<(RequestId, Request)>,
-    ended: Vec<RequestId>,
-}
-
-impl Told {
-    fn events(&mut self, events: Vec<Event>) {
-        for event in events {
-            match event {
-                Event::Asked(id, request) => {
-                    assert!(self.out.is_none(), "two requests are out");
-                    assert!(self.ended.iter().all(|ended| *ended < id), "an id that was used");
-                    self.out = Some((id, request));
-                }
-                Event::EntryWanted(id) => {
-                    let (out, request) = self.out.as_ref().expect("a list is out");
-                    assert_eq!((*out, request.ask()), (id, &Ask::List));
-                }
-                Event::Withdrawn(id) => self.end(id),
-                Event::Refused(_) => {}
-            }
-        }
-    }
-
-    fn end(&mut self, id: RequestId) {
-        let (out, _) = self.out.take().expect("a request is out");
-        assert_eq!(out, id);
-        self.ended.push(id);
-    }
-
-    /// Answers, and holds the listener to what it says of that.
-    fn answer(&mut self, end: &mut Answering, kind: u8, current: bool) {
-        let answer = answer(kind, self.out.as_ref().map(|(_, request)| request));
-        let ended = self.ended.last().copied();
-        let Some(id) = self.out.as_ref().map(|(id, _)| *id).filter(|_| current).or(ended) else {
-            return;
-        };
-        let is_out = self.out.as_ref().is_some_and(|(out, _)| *out == id);
-        let last = !matches!(answer, Answer::Entry(_));
-        match end.answer(id, answer) {
-            Ok(()) if last => self.end(id),
-            Ok(()) => {}
-            Err(NotNow::Gone) => assert!(!is_out, "gone, and nobody said so"),
-            Err(NotNow::DoesNotFit | NotNow::EntryNotWanted) => assert!(is_out),
-        }
-    }
-}
-
 fn with_a_careful_owner(steps: Vec<Step>) {
     let mut end = Answering::connected(Accept::default());
     let mut told = Told::default();
@@ -159,13 +93,13 @@ fn with_a_careful_owner(steps: Vec<Step>) {
         let events = end.polled();
         told.events(events);
         assert!(end.listener.wake_at().is_none_or(|at| at > end.now), "due, and nothing came of it");
-        assert!(!end.listener.is_idle() || told.out.is_none(), "idle with a request out");
+        assert!(!end.listener.is_idle() || told.out().is_none(), "idle with a request out");
     }
     // Once the line is quiet, nobody waits and the rest was read, it is as good as new.
     told.events(end.later(60_000));
     told.events(end.drained().1);
     told.events(end.later(60_000));
-    assert!(told.out.is_none() && end.listener.is_idle(), "{:?}", end.listener);
+    assert!(told.out().is_none() && end.listener.is_idle(), "{:?}", end.listener);
     assert_eq!(asks(&end.give(&frame(&off("good"), 0x77_7777))), [off("good")]);
 }
 

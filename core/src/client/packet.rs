@@ -140,6 +140,8 @@ impl PacketClient {
                 }
                 self.state = State::Code;
             }
+            // It came before all was said that it could be a reply to: it is from something else.
+            State::Code if !self.transmit().is_empty() => self.end(Reply::Failed),
             State::Code => match meaning(last, self.ask) {
                 Meaning::End(reply) => self.end(reply),
                 Meaning::List => self.state = State::Entries,

@@ -41,8 +41,10 @@ pub(super) struct PacketListener {
     since: Millis,
     nonce: [u8; NONCE_LEN],
     input: heapless::Vec<u8, REQUEST_LEN>,
+    /// Of this connection's request.
     id: RequestId,
-    withdrawn: bool,
+    /// An earlier connection's, perhaps.
+    withdrawn: Option<RequestId>,
     refusals: heapless::Deque<Refusal, REFUSALS>,
     out: Outbox,
 }
@@ -78,15 +80,15 @@ impl PacketListener {
             nonce: [0; NONCE_LEN],
             input: heapless::Vec::new(),
             id: RequestId(0),
-            withdrawn: false,
+            withdrawn: None,
             refusals: heapless::Deque::new(),
             out: Outbox::new(),
         }
     }
 
     pub(super) fn poll(&mut self) -> Option<Event> {
-        if core::mem::take(&mut self.withdrawn) {
-            return Some(Event::Withdrawn(self.id));
+        if let Some(id) = self.withdrawn.take() {
+            return Some(Event::Withdrawn(id));
         }
         if let Some(refusal) = self.refusals.pop_front() {
             return Some(Event::Refused(refusal));
@@ -146,8 +148,13 @@ impl PacketListener {
         matches!(self.stage, Stage::Ending) && self.out.is_empty()
     }
 
-    pub(super) const fn is_proved(&self) -> bool {
-        matches!(self.stage, Stage::Waiting(_) | Stage::Asked(_) | Stage::Listing { .. })
+    pub(super) fn is_proved(&self) -> bool {
+        match self.stage {
+            Stage::Asking | Stage::Challenge(_) | Stage::Proof(_) => false,
+            Stage::Waiting(_) | Stage::Asked(_) | Stage::Listing { .. } => true,
+            // Nobody else gets a reply.
+            Stage::Ending => !self.out.is_empty(),
+        }
     }
 
     /// How many bytes the stage waits for; none where it waits for the owner, or for nothing.
@@ -234,6 +241,12 @@ impl PacketListener {
         let _ = self.refusals.push_back(refusal);
     }
 
+    fn end_late_handshake(&mut self, now: Millis) {
+        if self.wanted().is_some() && now.since(self.since) >= HANDSHAKE_TIME {
+            self.refuse(Refusal::TooSlow);
+        }
+    }
+
     const fn request(&self) -> Option<&Request> {
         match &self.stage {
             Stage::Waiting(request) | Stage::Asked(request) | Stage::Listing { request, .. } => Some(request),
@@ -252,8 +265,9 @@ impl Endpoint for PacketListener {
     }
 
     fn receive(&mut self, bytes: &[u8], now: Millis) -> usize {
+        self.end_late_handshake(now);
         for (at, &byte) in bytes.iter().enumerate() {
-            if !self.refusals.is_empty() || self.withdrawn {
+            if !self.refusals.is_empty() || self.withdrawn.is_some() {
                 return at;
             }
             let Some(wanted) = self.wanted() else { break };
@@ -268,7 +282,9 @@ impl Endpoint for PacketListener {
     }
 
     fn closed(&mut self, _now: Millis) {
-        self.withdrawn |= matches!(self.stage, Stage::Asked(_) | Stage::Listing { .. });
+        if matches!(self.stage, Stage::Asked(_) | Stage::Listing { .. }) {
+            self.withdrawn = Some(self.id);
+        }
         self.stage = Stage::Ending;
         self.input.clear();
         self.out.clear();
@@ -290,9 +306,7 @@ impl Endpoint for PacketListener {
     }
 
     fn wake(&mut self, now: Millis) {
-        if self.wanted().is_some() && now.since(self.since) >= HANDSHAKE_TIME {
-            self.refuse(Refusal::TooSlow);
-        }
+        self.end_late_handshake(now);
         if !self.out.is_empty() && now.since(self.out.since) >= REPLY_TIME {
             self.closed(now);
             self.refuse(Refusal::ReplyNotRead);

@@ -2,6 +2,9 @@
 //! order of calls, in virtual time.
 #![allow(dead_code, reason = "each test takes its part of it")]
 
+pub(crate) mod owner;
+pub(crate) mod packets;
+
 use fencewire_core::classic::Code;
 use fencewire_core::classic::serial::{self, ENTRY_LEN, RequestFrame};
 use fencewire_core::{
@@ -206,6 +209,14 @@ impl Asking {
         let mut end = Asking::within(30_000, ask);
         assert_eq!(end.written(), frame(ask, 0x01_0203));
         end
+    }
+
+    /// Connected over the packet wire, to be answered within 30 s.
+    pub(crate) fn of_packets(speak: Speak<'_>, ask: &Ask, entropy: &Entropy) -> Asking {
+        let now = Millis(1_000_000);
+        let mut client = Client::new(speak, ask, now.plus(Millis(30_000))).expect("can be said");
+        client.opened(entropy, now);
+        Asking { client, now }
     }
 
     /// The port takes all there is.
