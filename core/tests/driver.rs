@@ -2,13 +2,14 @@
 
 mod common;
 
-use common::{ENTROPY, frame, off, reply};
+use common::{Answering, ENTROPY, done, frame, off, packets, reply};
 use core::convert::Infallible;
 use embedded_io::{ErrorType, Read, Write};
 use fencewire_core::classic::Code;
+use fencewire_core::classic::key::Hash;
 use fencewire_core::classic::serial::END_OF_LIST;
 use fencewire_core::driver::{Driver, Port, Ready};
-use fencewire_core::{Accept, Answer, Ask, Client, Event, Listener, Millis, Reply, Speak};
+use fencewire_core::{Accept, Answer, Ask, Client, Event, Listener, Millis, Refusal, Reply, Speak};
 use std::collections::VecDeque;
 
 const SEQNO: u32 = 0x01_0203;
@@ -196,4 +197,44 @@ fn a_listener_learns_what_was_withdrawn() {
     assert_eq!(driver.event().unwrap(), Some(Event::Withdrawn(id)));
     assert_eq!(driver.event().unwrap(), None);
     assert_eq!(driver.event().unwrap(), None);
+}
+
+/// The packet wire: what is to be sent goes before the next is read, and one request is all that a connection is for.
+#[test]
+fn the_packet_wire_is_driven_alike() {
+    let said_by_client = [&packets::request(&off("vm1"))[..], &ENTROPY.0].concat();
+    let mut twin = Answering::of_packets(packets::trust(Hash::Sha256, Hash::Sha256));
+    assert_eq!(twin.give(&said_by_client), []);
+    let said_by_listener = twin.read();
+    let proof = packets::proof(&said_by_listener[64..], Hash::Sha256);
+
+    let mut port = Script::new(&[(0, &said_by_client), (9, &proof), (9, &said_by_client)]);
+    port.takes = 7;
+    let mut listener = Listener::of_packets(packets::trust(Hash::Sha256, Hash::Sha256), Millis(25_000));
+    let mut driver = Driver::open(&mut listener, &mut port, &ENTROPY);
+    let Some(Event::Asked(id, request)) = driver.event().unwrap() else { panic!("not asked") };
+    driver.end().answer(id, done(&request), Millis(10)).unwrap();
+    assert_eq!(driver.event().unwrap(), None, "all is said");
+    assert_eq!(port.written, [&said_by_listener[..], &[0]].concat());
+
+    let mut port = Script::new(&[(5, &packets::said_by_theirs(&ENTROPY)), (9, &[0])]);
+    port.takes = 7;
+    let key = packets::shared();
+    let speak = packets::signed(&key, Hash::Sha256, Hash::Sha256);
+    let mut client = Client::new(speak, &off("vm1"), Millis(30_000)).unwrap();
+    let mut driver = Driver::open(&mut client, &mut port, &ENTROPY);
+    assert_eq!(driver.reply().unwrap(), Reply::Done);
+    let proof = packets::proof(&packets::CHALLENGE, Hash::Sha256);
+    assert_eq!(port.written, [said_by_client, proof.to_vec()].concat());
+}
+
+/// A caller that says nothing ends its own connection, with a reason for the log.
+#[test]
+fn a_listener_of_packets_gives_up() {
+    let mut port = Script::new(&[(0, &[1])]);
+    let mut listener = Listener::of_packets(packets::trust(Hash::Sha256, Hash::Sha256), Millis(25_000));
+    let mut driver = Driver::open(&mut listener, &mut port, &ENTROPY);
+    assert_eq!(driver.event().unwrap(), Some(Event::Refused(Refusal::TooSlow)));
+    assert_eq!(driver.event().unwrap(), None);
+    assert_eq!(port.now, Millis(5_000));
 }

@@ -1,9 +1,15 @@
 //! Golden bytes of the packet transport: what the real fence_virt 4.12.1 sent over TCP to a recording peer, with the keys
-//! that signed it. `k4096.key` is SHAKE-256 of "fencewire vector key", 4,096 bytes of it. If this fails, do not change it.
+//! that signed it, and its conversations with either end of ours in the place of the other. `k4096.key` is SHAKE-256 of "fencewire vector key", 4,096 bytes of it. If this fails, do not change it.
 
 use fencewire_core::classic::key::{Hash, Key, Tag, WeakHash};
-use fencewire_core::classic::packet::{Fresh, RequestPacket, Unproved, decode_request, encode_request};
-use fencewire_core::{Ask, PowerAction, Target};
+use fencewire_core::classic::packet::{
+    Fresh, RequestPacket, Unproved, decode_request, decode_unsigned, encode_request, encode_unsigned,
+};
+use fencewire_core::classic::serial::{END_OF_LIST, encode_entry};
+use fencewire_core::{
+    Answer, Ask, Client, Endpoint, Entropy, Event, ListEntry, Listener, Millis, Power, PowerAction, Refusal, Reply,
+    Signing, Speak, Target, Trust, Uuid,
+};
 use sha2::{Digest, Sha512};
 
 struct Vector {
@@ -195,4 +201,131 @@ fn an_unsigned_request_is_none() {
     let packet: RequestPacket = bytes(UNSIGNED);
     let read = decode_request(&packet, Hash::Sha256, &key("k32"));
     assert_eq!(read, Err(Unproved::WeakHash(WeakHash::None)));
+}
+
+// Conversations.
+
+const NOW: Millis = Millis(1_000_000);
+
+/// What our listener says to these bytes, and what it tells its owner.
+fn heard(listener: &mut Listener, bytes: &[u8]) -> (Vec<u8>, Vec<Event>) {
+    assert_eq!(listener.receive(bytes, NOW), bytes.len());
+    let said = listener.transmit().to_vec();
+    listener.sent(said.len(), NOW);
+    (said, std::iter::from_fn(|| listener.poll()).collect())
+}
+
+/// What our client says to these bytes, and what it tells its owner.
+fn answered(client: &mut Client, mut bytes: &[u8]) -> (Vec<u8>, Vec<Reply>) {
+    let mut replies = Vec::new();
+    while !bytes.is_empty() {
+        bytes = &bytes[client.receive(bytes, NOW)..];
+        replies.extend(std::iter::from_fn(|| client.poll()));
+    }
+    let said = client.transmit().to_vec();
+    client.sent(said.len(), NOW);
+    (said, replies)
+}
+
+/// The real client's challenge gets from our listener the very answer that it took for a proof; and its recorded answer to
+/// somebody else's challenge is no proof to us.
+#[test]
+fn our_listener_proves_itself_to_the_real_client() {
+    for vector in &VECTORS {
+        let trust = Trust::Key { key: vector.key(), minimum: vector.hash, auth: vector.hash };
+        let mut listener = Listener::of_packets(trust, Millis(25_000));
+        listener.opened(&Entropy([0x5a; 64]), NOW);
+        let (proof_and_challenge, events) = heard(&mut listener, &said_by(vector));
+        assert_eq!(events, []);
+        assert_eq!(proof_and_challenge[..64], bytes::<64>(vector.server_answer), "{}", vector.action);
+        assert_eq!(proof_and_challenge.len(), 128);
+
+        let (said, events) = heard(&mut listener, &bytes::<64>(vector.client_answer));
+        assert_eq!((said, events), (vec![], vec![Event::Refused(Refusal::WrongProof)]));
+
+        // What the real client would have made of our challenge.
+        listener.opened(&Entropy([0x5a; 64]), NOW);
+        assert_eq!(heard(&mut listener, &said_by(vector)).0, proof_and_challenge);
+        let answer = vector.key().tag(vector.hash, &[&proof_and_challenge[64..]]);
+        let (_, events) = heard(&mut listener, &answer);
+        assert!(matches!(&events[..], [Event::Asked(_, request)] if request.ask() == &vector.ask()), "{events:?}");
+    }
+}
+
+/// The request and the challenge.
+fn said_by(vector: &Vector) -> Vec<u8> {
+    [&bytes::<176>(vector.request)[..], &bytes::<64>(vector.client_challenge)].concat()
+}
+
+/// What the recording peer said at the end, and what the real client made of it: its exit status and its output.
+fn ends(vector: &Vector) -> (Vec<u8>, Vec<Reply>) {
+    match (vector.action, vector.target) {
+        ("off", "vm") => (vec![3], vec![Reply::Denied]), // exit 3, "Permission denied"
+        ("status", _) => (vec![2], vec![Reply::Power(Power::Off)]), // exit 2, "Status: OFF"
+        ("off" | "reboot", _) => (vec![0], vec![Reply::Done]), // exit 0
+        ("list", _) => (listed(), vec![Reply::EndOfList]), // exit 0, two lines
+        other => panic!("no vector is {other:?}"),
+    }
+}
+
+/// `nfs-server1 41a4d124-… on` and `afmdb b814a854-… off`.
+fn listed() -> Vec<u8> {
+    let entry =
+        |name, uuid: &str, power| encode_entry(&ListEntry { name, uuid: Uuid::parse(uuid.as_bytes()).unwrap(), power });
+    let first = entry("nfs-server1", "41a4d124-6ab2-416c-af66-435e0e1419f4", Power::On);
+    let second = entry("afmdb", "b814a854-5ae3-4032-a539-61368ace91a3", Power::Off);
+    [&[253], &first[..], &second, &END_OF_LIST, &[0]].concat()
+}
+
+/// Given the same randomness, our client says what the real one said at each step, and understands the replies alike.
+#[test]
+fn our_client_has_the_real_clients_conversations() {
+    for vector in &VECTORS {
+        let fresh = Fresh { random: bytes(vector.random), seqno: vector.seqno };
+        let key = vector.key();
+        let signing = Signing::Key { key: &key, hash: vector.hash, auth: vector.hash };
+        let speak = Speak::ClassicPacket { fresh, signing };
+        let mut client = Client::new(speak, &vector.ask(), NOW.plus(Millis(9))).unwrap();
+        client.opened(&Entropy(bytes(vector.client_challenge)), NOW);
+        assert_eq!(answered(&mut client, &[]), (said_by(vector), vec![]), "{}", vector.action);
+
+        let proof_and_challenge = [bytes::<64>(vector.server_answer), bytes::<64>(vector.server_challenge)].concat();
+        let proof = bytes::<64>(vector.client_answer).to_vec();
+        assert_eq!(answered(&mut client, &proof_and_challenge), (proof, vec![]), "{}", vector.action);
+
+        let (reply, expected) = ends(vector);
+        let (said, mut replies) = answered(&mut client, &reply);
+        if vector.action == "list" {
+            let entries: Vec<Reply> = replies.drain(..2).collect();
+            let Reply::Entry(first) = entries[0] else { panic!("{entries:?}") };
+            let Reply::Entry(second) = entries[1] else { panic!("{entries:?}") };
+            assert_eq!((first.name(), first.power), (&b"nfs-server1"[..], Power::On));
+            assert_eq!((second.name(), second.power), (&b"afmdb"[..], Power::Off));
+        }
+        assert_eq!((said, replies), (vec![], expected), "{}", vector.action);
+        assert!(client.is_over());
+    }
+}
+
+/// Without hash and auth: the request is the whole of what is said, and the code the whole of what is answered.
+#[test]
+fn the_conversation_of_the_unsigned() {
+    let packet: RequestPacket = bytes(UNSIGNED);
+    let fresh = Fresh { random: [0; 6], seqno: 828_222 };
+    assert_eq!(decode_unsigned(&packet).map(|(ask, _)| ask), Ok(Ask::Monitor));
+    assert_eq!(encode_unsigned(&Ask::Monitor, fresh), packet);
+
+    let mut listener = Listener::of_packets(Trust::Anybody, Millis(25_000));
+    listener.opened(&Entropy([0x5a; 64]), NOW);
+    let (said, events) = heard(&mut listener, &packet);
+    let [Event::Asked(id, request)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((said, request.ask()), (vec![], &Ask::Monitor));
+    listener.answer(*id, Answer::Alive, NOW).unwrap();
+    assert_eq!(heard(&mut listener, &[]), (vec![0], vec![]));
+
+    let speak = Speak::ClassicPacket { fresh, signing: Signing::Nothing };
+    let mut client = Client::new(speak, &Ask::Monitor, NOW.plus(Millis(9))).unwrap();
+    client.opened(&Entropy([0x5a; 64]), NOW);
+    assert_eq!(answered(&mut client, &[]), (packet.to_vec(), vec![]));
+    assert_eq!(answered(&mut client, &[0]), (vec![], vec![Reply::Done]));
 }
