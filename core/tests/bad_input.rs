@@ -139,6 +139,27 @@ fn wrong_magics() {
     }
 }
 
+/// A byte belongs to one frame: the last of one that time has shown to be whole is not also the first of another, whose
+/// own was lost.
+#[test]
+fn a_whole_frames_last_byte_begins_no_other() {
+    let whole = frame(&off("vm1"), 0x01_0203);
+    for shared in 1..4 {
+        let mut first = whole;
+        first[REQUEST_LEN - shared..].copy_from_slice(&b"abb"[..shared]);
+        for early in 0..4 - shared {
+            let mut end = Answering::settled();
+            let (now, late) = whole[shared..].split_at(early);
+            assert_eq!(asks(&end.give(&first)), []);
+            assert_eq!(asks(&end.give(now)), []);
+            let events = end.later(50);
+            assert_eq!(deny_all(&mut end, events), [off("vm1")], "{shared} {early}");
+            let events = end.give(late);
+            assert_eq!(deny_all(&mut end, events), [], "{shared} {early}");
+        }
+    }
+}
+
 /// A wrong magic inside a frame is part of a name, or makes the frame say nothing; the right one begins a frame.
 #[test]
 fn magics_inside() {

@@ -217,9 +217,9 @@ impl Deframer {
         self.have as usize == REQUEST_LEN
     }
 
-    /// No byte came that would make the kept-back frame a torn one: it is whole.
+    /// No byte came in time that would make the kept-back frame a torn one: it is whole, and its last bytes are its own.
     pub(crate) fn release(&mut self) {
-        self.have = 0;
+        self.reset();
     }
 
     /// Drops a begun frame.
@@ -264,7 +264,7 @@ impl Deframer {
             if self.scanner.matched > matched {
                 return Cut::More;
             }
-            self.release();
+            self.have = 0;
             return Cut::Frame;
         }
         if let Some(place) = self.frame.get_mut(usize::from(self.have)) {
@@ -274,7 +274,7 @@ impl Deframer {
         if !self.keeps_back() || self.scanner.matched > 0 {
             return Cut::More;
         }
-        self.release();
+        self.have = 0;
         Cut::Frame
     }
 
