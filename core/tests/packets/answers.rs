@@ -1,9 +1,7 @@
 //! What a packet listener makes of its owner's answers: codes, lists, deadlines, and callers that do not read.
 
-mod common;
-
-use common::packets::{HASHES, code, proof, request, trust};
-use common::{Answering, asked, done, entry, entry_bytes, off, status};
+use crate::common::packets::{HASHES, code, proof, request, trust};
+use crate::common::{Answering, asked, done, entry, entry_bytes, off, status};
 use fencewire_core::classic::Code;
 use fencewire_core::classic::key::Hash;
 use fencewire_core::classic::packet::encode_unsigned;
@@ -14,7 +12,7 @@ use fencewire_core::{
 };
 
 fn power(action: PowerAction) -> Ask {
-    Ask::Power(action, common::target("vm1"))
+    Ask::Power(action, crate::common::target("vm1"))
 }
 
 fn list_asked() -> (Answering, RequestId) {
@@ -292,6 +290,6 @@ fn lists_and_codes_are_the_same_for_each_trust() {
         assert_eq!(listing(end, events), expected);
     }
     let mut end = Answering::of_packets(Trust::Anybody);
-    let events = end.give(&encode_unsigned(&Ask::List, common::packets::FRESH));
+    let events = end.give(&encode_unsigned(&Ask::List, crate::common::packets::FRESH));
     assert_eq!(listing(end, events), expected);
 }

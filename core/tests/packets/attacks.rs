@@ -16,10 +16,10 @@
 //! connection; and its key must not be shared with a server that answers challenges of ours. A test below for each line,
 //! the last ones included: if one of these begins to fail, the wire has become better than it can be.
 
-mod common;
-
-use common::packets::{CHALLENGE, FRESH, HASHES, TIME_TO_ACT, entropy, key, proof, request, shared, signed, trust};
-use common::{Answering, Asking, ENTROPY, asked, asks, done, off, status};
+use crate::common::packets::{
+    CHALLENGE, FRESH, HASHES, TIME_TO_ACT, entropy, key, proof, request, shared, signed, trust,
+};
+use crate::common::{Answering, Asking, ENTROPY, asked, asks, done, off, status};
 use fencewire_core::classic::Malformed;
 use fencewire_core::classic::key::{Hash, Key};
 use fencewire_core::classic::packet::{REQUEST_LEN, Unproved, decode_request, encode_request};

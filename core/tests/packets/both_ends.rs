@@ -1,10 +1,8 @@
 //! The packet wire, both ends: a conversation of ours with ours, in pieces of any size, and what each end makes of another
 //! with which it does not agree.
 
-mod common;
-
-use common::packets::{FRESH, HASHES, UNSIGNED, entropy, key, shared, signed, trust};
-use common::{Answering, Asking, ENTROPY, asked, done, entry, off, status};
+use crate::common::packets::{FRESH, HASHES, UNSIGNED, entropy, key, shared, signed, trust};
+use crate::common::{Answering, Asking, ENTROPY, asked, done, entry, off, status};
 use fencewire_core::classic::key::{Hash, WeakHash};
 use fencewire_core::classic::packet::Unproved;
 use fencewire_core::{
@@ -101,7 +99,7 @@ fn every_answer_arrives() {
         }
     }
     for action in [PowerAction::Off, PowerAction::Reboot, PowerAction::On] {
-        let ask = Ask::Power(action, common::target("vm1"));
+        let ask = Ask::Power(action, crate::common::target("vm1"));
         let (mut caller, mut end) = agreed(&ask).remove(1);
         let (id, request) = asked(exchange(&mut caller, &mut end, 1_000).0);
         end.answer(id, done(&request)).unwrap();

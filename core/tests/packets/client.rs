@@ -1,11 +1,9 @@
 //! The packet client's promises: whom it believes, what it answers, what each byte of a reply means, and how it ends.
 
-mod common;
-
-use common::packets::{
+use crate::common::packets::{
     CHALLENGE, FRESH, HASHES, UNSIGNED, code, entropy, key, proof, request, said_by_theirs, shared, signed,
 };
-use common::{Asking, ENTROPY, entry_bytes, off, status, target};
+use crate::common::{Asking, ENTROPY, entry_bytes, off, status, target};
 use fencewire_core::classic::Code;
 use fencewire_core::classic::key::Hash;
 use fencewire_core::classic::packet::{decode_request, encode_request, encode_unsigned};
@@ -241,7 +239,7 @@ fn stray_bytes_of_fence_virtd_change_nothing() {
     let replies = end.give(&[&code(Code::HostList)[..], &stray, &END_OF_LIST, &[0]].concat());
     assert_eq!(names(&replies), ["vm1", "EndOfList"]);
     let Reply::Entry(entry) = replies[0] else { panic!() };
-    assert_eq!((entry.uuid, entry.power), (Some(common::entry("vm1").uuid), Power::On));
+    assert_eq!((entry.uuid, entry.power), (Some(crate::common::entry("vm1").uuid), Power::On));
 }
 
 // How it ends.

@@ -1,12 +1,10 @@
 //! The packet listener's promises, step by step: what is heard, what is told, when it ends. Answers, lists and times are in
-//! `packet_answers.rs`; recordings and relays in `packet_attacks.rs`.
+//! `answers.rs`; recordings and relays in `attacks.rs`.
 
-mod common;
-
-use common::packets::{
+use crate::common::packets::{
     CHALLENGE, FRESH, HASHES, TIME_TO_ACT, code, entropy, key, proof, request, resigned, shared, trust,
 };
-use common::{Answering, ENTROPY, asked, asks, done, off, refusals, status};
+use crate::common::{Answering, ENTROPY, asked, asks, done, off, refusals, status};
 use fencewire_core::classic::key::{Hash, Key, WeakHash};
 use fencewire_core::classic::packet::{REQUEST_LEN, Unproved, encode_request, encode_unsigned};
 use fencewire_core::classic::{Code, Malformed, REMEMBERED_MS};
