@@ -16,6 +16,7 @@
 //! | [`power`] | what a hypervisor is asked and told, and when |
 //! | [`bridge`] | the event loop that moves all this |
 //! | [`records`], [`journal`] | what is written down: for people, and for the next run |
+//! | [`notify`] | what the service manager is told |
 //! | [`clock`], [`entropy`] | the time, and random bytes |
 
 pub mod bridge;
@@ -25,6 +26,7 @@ pub mod config;
 pub mod entropy;
 pub mod guests;
 pub mod journal;
+pub mod notify;
 pub mod policy;
 pub mod power;
 pub mod records;

@@ -9,6 +9,7 @@ use fencewired::bridge::{Bridge, Handle};
 use fencewired::channels::ChannelSpec;
 use fencewired::config::{self, Config, Findings, HypervisorConfig};
 use fencewired::guests::Member;
+use fencewired::notify::Notifier;
 use fencewired::power::hypervisor::{Guest, HypervisorError, Source};
 use fencewired::power::libvirt::LibvirtSource;
 use lexopt::prelude::*;
@@ -135,6 +136,7 @@ fn serve(file: &Path) -> Result<(), String> {
     let source = |config: &HypervisorConfig| Arc::new(LibvirtSource::new(&config.uri)) as Arc<dyn Source>;
     let sources = config.hypervisors.iter().map(source).collect();
     let bridge = Bridge::new(config, sources).map_err(|why| format!("fencewired: {why}\n"))?;
+    let bridge = bridge.notifying(Notifier::from_environment());
     let handle = bridge.handle();
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|why| format!("fencewired: signals cannot be caught: {why}\n"))?;

@@ -22,6 +22,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::guests::{Requester, Roster};
 use crate::journal::Journal;
+use crate::notify::Notifier;
 use crate::policy::Policy;
 use crate::power::Order;
 use crate::power::hypervisor::{Guest, HypervisorError, Source};
@@ -89,6 +90,7 @@ pub struct Bridge {
     timers: BinaryHeap<Reverse<(Millis, Timer)>>,
     journal: Journal,
     records: Records,
+    notifier: Notifier,
     stopping: Option<Millis>,
 }
 
@@ -236,6 +238,7 @@ impl Bridge {
             timers: BinaryHeap::new(),
             journal,
             records,
+            notifier: Notifier::default(),
             stopping: None,
         };
         if !remembered.is_empty() {
@@ -252,6 +255,13 @@ impl Bridge {
         self.handle.clone()
     }
 
+    /// Has the service manager told of what this bridge does. Nobody is told otherwise.
+    #[must_use]
+    pub fn notifying(mut self, notifier: Notifier) -> Bridge {
+        self.notifier = notifier;
+        self
+    }
+
     /// Serves until it is stopped.
     pub fn run(mut self) -> io::Result<()> {
         let now = clock::now();
@@ -262,6 +272,7 @@ impl Bridge {
         self.at(now.plus(HOUSEKEEPING), Timer::Housekeeping);
         self.at(now.plus(REFRESH), Timer::Refresh);
         tracing::info!(channels = self.channels.len(), "serving");
+        self.notifier.ready(&format!("serving; channels: {}", self.channels.len()));
         let mut events = Events::with_capacity(256);
         while !self.has_stopped() {
             self.wait(&mut events)?;
@@ -322,6 +333,7 @@ impl Bridge {
                     self.end_late_asks(now);
                     self.forget(now);
                     self.records.hand_over();
+                    self.notifier.alive(now, HOUSEKEEPING);
                     self.at(now.plus(HOUSEKEEPING), Timer::Housekeeping);
                 }
                 Timer::Refresh => {
@@ -354,6 +366,7 @@ impl Bridge {
         if self.stopping.is_none() {
             let until = clock::now().plus(STOP_TIME);
             tracing::info!(running = !self.lanes.is_empty(), "stopping: what has begun is finished");
+            self.notifier.stopping("stopping: what has begun is finished");
             self.stopping = Some(until);
             self.at(until, Timer::Stop);
         }
