@@ -7,16 +7,53 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Where tests, demo and benchmarks find the programs that `build` makes.
 export FENCEWIRE_PROGRAMS := $(target)/release
 
+# Where `install` puts things. DESTDIR is put before all of it; nothing that is installed knows of DESTDIR.
+PREFIX ?= /usr/local
+SBINDIR ?= $(PREFIX)/sbin
+SYSCONFDIR ?= /etc
+DOCDIR ?= $(PREFIX)/share/doc/fencewire
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+UDEVRULESDIR ?= $(PREFIX)/lib/udev/rules.d
+
+# Each file as mode:source:destination. `uninstall` removes the destinations of the same lists.
+both_files = $(foreach file,LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md $(wildcard docs/*.md),\
+    644:$(file):$(DOCDIR)/$(file))
+host_files = \
+    755:$(FENCEWIRE_PROGRAMS)/fencewired:$(SBINDIR)/fencewired \
+    644:host/dist/fencewired.toml.example:$(SYSCONFDIR)/fencewire/fencewired.toml.example \
+    644:host/dist/fencewired.service.in:$(UNITDIR)/fencewired.service \
+    644:host/dist/fencewire.sysusers:$(SYSUSERSDIR)/fencewire.conf \
+    644:host/dist/fencewire.tmpfiles:$(TMPFILESDIR)/fencewire.conf
+agent_files = \
+    755:$(FENCEWIRE_PROGRAMS)/fence_wire:$(SBINDIR)/fence_wire \
+    644:guest-agent/dist/60-fence-wire.rules:$(UDEVRULESDIR)/60-fence-wire.rules
+
+# Names in a file that ends in .in are written out: what stands between @s.
+fill = sed 's|@SBINDIR@|$(SBINDIR)|g; s|@SYSCONFDIR@|$(SYSCONFDIR)|g; s|@DOCDIR@|$(DOCDIR)|g'
+define put
+set -e; for file in $(1); do \
+    mode=$${file%%:*} to=$${file#*:}; from=$${to%%:*} to='$(DESTDIR)'$${to#*:}; \
+    [ -e "$$from" ] || { echo "$$from is missing: run make build" >&2; exit 1; }; \
+    case $$from in \
+        *.in) $(fill) "$$from" | install -D -m "$$mode" /dev/stdin "$$to" ;; \
+        *) install -D -m "$$mode" "$$from" "$$to" ;; \
+    esac; \
+done
+endef
+
 agent := -p fence-wire --features static-bin --profile agent
 # The small form of the hashes: a third of the bytes, and no panic path that the optimiser leaves in.
 small_hashes := RUSTFLAGS='--cfg sha2_backend="soft" --cfg sha2_backend_soft="compact"'
 probe := tests/bare-metal/probe/Cargo.toml
 
-.PHONY: help deps packages tools build lint test bare-metal bench demo clean
+.PHONY: help deps packages tools build install install-host install-agent uninstall
+.PHONY: lint test bare-metal bench demo clean
 .NOTPARALLEL:
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: packages tools ## install what build, test and lint need (Debian packages, cargo-deny)
 
@@ -31,6 +68,20 @@ build: ## the daemon and the agent, in target/release
 	cargo build --release -p fencewired
 	$(small_hashes) cargo build $(agent)
 	@install -D $(target)/agent/fence_wire $(target)/release/fence_wire
+
+install: install-host install-agent ## all that `build` made and what belongs to it: PREFIX=/usr/local, DESTDIR=
+
+install-host: ## the daemon only, with its systemd unit, user and example configuration
+	@$(call put,$(host_files) $(both_files))
+	@$(if $(DESTDIR),,echo 'next: systemd-sysusers && systemctl daemon-reload; see $(DOCDIR)/docs/installing.md')
+
+install-agent: ## the agent only, with its udev rule: for guests
+	@$(call put,$(agent_files) $(both_files))
+	@$(if $(DESTDIR)$(filter /usr/sbin,$(SBINDIR)),,echo 'Pacemaker looks for agents in /usr/sbin only: PREFIX=/usr')
+
+uninstall: ## remove what `install` put there, and nothing else
+	@rm -f $(foreach file,$(host_files) $(agent_files) $(both_files),'$(DESTDIR)$(lastword $(subst :, ,$(file)))')
+	@rmdir $(foreach folder,$(DOCDIR)/docs $(DOCDIR) $(SYSCONFDIR)/fencewire,'$(DESTDIR)$(folder)') 2>/dev/null || :
 
 lint: packages tools ## format, clippy, documentation, licences
 	cargo fmt --check

@@ -63,6 +63,7 @@ pub struct Setup {
     hypervisor: String,
     wire: String,
     file_limit: Option<u32>,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -135,6 +136,13 @@ impl Setup {
         self
     }
 
+    /// Starts the daemon with this variable in its environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// The bed's folder, for paths that a test needs before the daemon runs.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -177,9 +185,9 @@ impl Setup {
             push_group(&mut self.groups, "everybody", everybody, "");
         }
         fs::write(at("fencewired.toml"), self.configuration(&uri)).expect("a configuration file");
-        let process = start(&at("fencewired.toml"), self.file_limit);
-        let Self { served, file_limit, folder, .. } = self;
-        Daemon { process, channels, served, pumps: Vec::new(), file_limit, folder }
+        let process = start(&at("fencewired.toml"), self.file_limit, &self.environment);
+        let Self { served, file_limit, environment, folder, .. } = self;
+        Daemon { process, channels, served, pumps: Vec::new(), file_limit, environment, folder }
     }
 
     fn configuration(&self, uri: &str) -> String {
@@ -239,7 +247,7 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-fn start(config: &Path, file_limit: Option<u32>) -> Process {
+fn start(config: &Path, file_limit: Option<u32>, environment: &[(String, String)]) -> Process {
     let program = ours("fencewired");
     let mut command = match file_limit {
         None => Command::new(program),
@@ -249,7 +257,12 @@ fn start(config: &Path, file_limit: Option<u32>) -> Process {
             shell
         }
     };
-    Process::start(command.env_remove("FENCEWIRED_LOG").arg("--config").arg(config))
+    // What a service manager told us is not for it.
+    for name in ["FENCEWIRED_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        command.env_remove(name);
+    }
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    Process::start(command.arg("--config").arg(config))
 }
 
 /// A running `fencewired`; killed when dropped.
@@ -261,6 +274,7 @@ pub struct Daemon {
     served: Vec<String>,
     pumps: Vec<Pump>,
     file_limit: Option<u32>,
+    environment: Vec<(String, String)>,
     folder: TempDir,
 }
 
@@ -281,6 +295,7 @@ impl Daemon {
             hypervisor: String::new(),
             wire: String::new(),
             file_limit: None,
+            environment: Vec::new(),
         }
     }
 
@@ -434,7 +449,7 @@ impl Daemon {
     #[track_caller]
     pub fn start_again(&mut self) {
         self.process.kill();
-        self.process = start(&self.config(), self.file_limit);
+        self.process = start(&self.config(), self.file_limit, &self.environment);
         self.connect();
     }
 

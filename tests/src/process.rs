@@ -237,8 +237,10 @@ fn package_of(name: &str) -> &str {
         "crm" => "crmsh",
         "ip" => "iproute2",
         "nsenter" | "unshare" => "util-linux",
+        "udevadm" => "udev",
         "xmllint" => "libxml2-utils",
-        // Named like their packages: socat, corosync, pcs, strace, ...
+        _ if name.starts_with("systemd") => "systemd",
+        // Named like their packages: make, socat, corosync, pcs, strace, ...
         _ => name,
     }
 }
