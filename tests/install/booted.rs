@@ -1,5 +1,5 @@
-//! What `make install` puts there, started by a systemd of the test's own: PID 1 of its own namespaces, on a root of its
-//! own (`boot`). Not this machine's systemd, which need not run at all.
+//! What `make install` puts there, started by a systemd of the test's own: PID 1 of its own namespaces, on a root of
+//! its own (`boot`). Not this machine's systemd, which need not run at all.
 //!
 //! Guests are those of libvirt's test driver, inside the daemon. Real guests and libvirt's system daemon are not here.
 
