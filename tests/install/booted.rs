@@ -43,8 +43,11 @@ impl Booted {
 
         let cgroup = own_cgroup().join(format!("fencewire-test-{}", std::process::id()));
         let boot = Path::new(env!("CARGO_MANIFEST_DIR")).join("install/boot");
-        let mut process = Process::start(Command::new(boot).args([&root, &installed, &cgroup]));
-        let init = wait_until(SLOW, "a first process in the namespaces", || {
+        let process = Process::start(Command::new(boot).args([&root, &installed, &cgroup]));
+        // From here on, whatever fails, nothing is left.
+        let mut booted = Booted { process, init: String::new(), cgroup, _folder: folder };
+        booted.init = wait_until(SLOW, "a first process in the namespaces", || {
+            let process = &mut booted.process;
             assert!(process.is_running(), "no namespaces to boot in: {}", process.stderr());
             let children = format!("/proc/{0}/task/{0}/children", process.id());
             let child = fs::read_to_string(children).ok()?.split_whitespace().next()?.to_owned();
@@ -52,7 +55,6 @@ impl Booted {
             let name = fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
             (name.trim() == "systemd").then_some(child)
         });
-        let mut booted = Booted { process, init, cgroup, _folder: folder };
         wait_until(SLOW, "systemd to be up", || {
             assert!(booted.process.is_running(), "systemd has ended: {}", booted.process.stderr());
             let state = booted.run(&["systemctl", "is-active", "basic.target"]).stdout;
