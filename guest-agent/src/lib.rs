@@ -14,6 +14,7 @@
 //! | `metadata` | what the agent says of itself: the XML that Pacemaker reads, and the help |
 //! | `trouble` | every reason for exit code 1 |
 //! | `texts` | every text that is said |
+//! | `pack`, `packed` | making that table smaller, when the program is built; the smaller one |
 //! | `text` | text in and out, in fixed buffers |
 //! | `system` | what the agent needs of the system |
 //!
@@ -28,6 +29,9 @@ mod list;
 mod metadata;
 mod options;
 mod order;
+#[cfg(test)]
+mod pack;
+mod packed;
 mod run;
 #[cfg(test)]
 mod stand_in;

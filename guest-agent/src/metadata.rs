@@ -1,10 +1,10 @@
 //! What the agent says of itself: the XML that Pacemaker and pcs read, and the help. Both are written from the one table
 //! of options.
 
-use crate::options::{Content, Key, find_option};
+use crate::options::{Content, Key, OPTIONS};
 use crate::order::ACTIONS;
 use crate::system::System;
-use crate::text::{Facts, Output};
+use crate::text::{Facts, Output, texts};
 use crate::texts::Text;
 
 /// The agent's version.
@@ -29,14 +29,14 @@ pub(crate) fn write_metadata<S: System>(output: &mut Output<'_, S>) {
     write_options(output, Text::MetadataParameter);
     output.put(Text::MetadataActions, &Facts::NONE);
     for (name, _) in ACTIONS {
-        output.put(Text::MetadataAction, &Facts { one: name, ..Facts::NONE });
+        output.put(Text::MetadataAction, &Facts { texts: texts(name, Text::Nothing), ..Facts::NONE });
     }
     output.put(Text::MetadataEnd, &Facts::NONE);
 }
 
 /// The options that are spoken of; in the metadata, those that have a name.
 fn write_options<S: System>(output: &mut Output<'_, S>, template: Text) {
-    find_option(&mut |known, name, about| {
+    for known in OPTIONS {
         let attributes = match known.key {
             Key::Plug => Text::RequiredPlug,
             Key::Port => Text::RequiredPort,
@@ -48,17 +48,17 @@ fn write_options<S: System>(output: &mut Output<'_, S>, template: Text) {
             Content::Text => Text::String,
             Content::Seconds => Text::Second,
         };
-        if !about.is_empty() && (!name.is_empty() || template == Text::HelpOption) {
-            let facts = Facts { a: name, b: about, one: attributes, two: content, letter: known.letter, ..Facts::NONE };
-            output.put(template, &facts);
+        if known.about != Text::Nothing && (known.name != Text::Nothing || template == Text::HelpOption) {
+            let texts = [attributes, content, known.about, known.name];
+            output.put(template, &Facts { texts, letter: known.letter, ..Facts::NONE });
         }
-        false
-    });
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packed::tests::spelled;
     use crate::stand_in::StandIn;
 
     fn written(write: impl Fn(&mut Output<'_, StandIn>)) -> String {
@@ -76,7 +76,9 @@ mod tests {
             "<parameter name=\"plug\" unique=\"0\" required=\"1\" obsoletes=\"port\">\n<getopt mixed=\"-n\" />\n\
              <content type=\"string\" />\n<shortdesc lang=\"en\">"
         ));
-        assert!(xml.contains("<parameter name=\"port\" unique=\"0\" required=\"1\" deprecated=\"1\">"));
+        assert!(
+            xml.contains("<parameter name=\"port\" unique=\"0\" required=\"1\" deprecated=\"1\" obsoletes=\"domain\">")
+        );
         assert!(xml.contains("<getopt mixed=\"\" />"), "domain has no letter");
         assert!(xml.contains("<action name=\"validate-all\" />\n</actions>"));
         for tag in ["<parameter ", "</parameter>", "<getopt mixed=", "<content type=", "<shortdesc lang="] {
@@ -86,27 +88,22 @@ mod tests {
 
     #[test]
     fn texts_need_no_escaping() {
-        find_option(&mut |_, name, about| {
-            for text in [name, about].map(|text| str::from_utf8(text).unwrap()) {
+        for known in OPTIONS {
+            for text in [known.name, known.about].map(spelled) {
                 assert!(!text.contains(['<', '>', '&', '"', '%']), "{text}");
             }
-            false
-        });
+        }
     }
 
     #[test]
     fn no_letter_and_no_name_stands_for_two() {
-        let mut before: Vec<(u8, &[u8])> = vec![];
-        find_option(&mut |known, name, _| {
-            for &(letter, other) in &before {
-                assert!(known.letter == 0 || known.letter != letter, "{known:?}");
-                assert!(name.is_empty() || name != other, "{known:?}");
+        for (nth, known) in OPTIONS.iter().enumerate() {
+            for other in &OPTIONS[..nth] {
+                assert!(known.letter == 0 || known.letter != other.letter, "{known:?}");
+                assert!(known.name == Text::Nothing || known.name != other.name, "{known:?}");
             }
-            before.push((known.letter, name));
-            false
-        });
-        assert_eq!(before.len(), 26);
-        assert_eq!(before.last(), Some(&(b'u', &b"use_uuid"[..])));
+        }
+        assert_eq!(OPTIONS.len(), 26);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! standard input. Not here: what the values mean (see `order`).
 
 use crate::system::{Errno, System};
-use crate::text::{cut, is_word, trim};
+use crate::text::{cut, trim};
 use crate::texts::Text;
 use crate::trouble::Trouble;
 
@@ -55,75 +55,58 @@ pub(crate) struct Known {
     /// On the command line; 0: only on standard input.
     pub(crate) letter: u8,
     pub(crate) content: Content,
+    /// On standard input; nothing: only on the command line.
+    pub(crate) name: Text,
+    /// What help and metadata say of it; nothing: they do not speak of it.
+    pub(crate) about: Text,
 }
 
 macro_rules! options {
-    ($($key:ident $letter:literal $content:ident $text:literal)*) => {
-        const OPTIONS: &[Known] =
-            &[$(Known { key: Key::$key, letter: $letter, content: Content::$content },)*];
-
-        /// In the same order. The name on standard input, where there is one; and after a colon what help and metadata
-        /// say, if they speak of it.
-        const TEXTS: &str = concat!($($text, "\0",)*);
+    ($($key:ident $letter:literal $content:ident $name:ident $about:ident)*) => {
+        pub(crate) const OPTIONS: &[Known] = &[$(Known {
+            key: Key::$key,
+            letter: $letter,
+            content: Content::$content,
+            name: Text::$name,
+            about: Text::$about,
+        },)*];
     };
 }
 
 // Every option of fence_virt and fence_xvm under its letter and key, and `wire`, which is ours.
 options! {
-    Action b'o' Text "action:off, on, reboot (default), status, monitor, list, list-status, metadata or validate-all"
-    Plug b'n' Text "plug:Name or UUID of the guest to fence"
-    Port b'H' Text "port:The same (deprecated; use plug)"
-    Domain 0 Text "domain:The same (deprecated; use plug)"
-    Device b'D' Text "serial_device:A serial port, a virtio port or a unix socket (default: the virtio port org.fencewire.fence.0)"
-    LineParams b'P' Text "serial_params:For a serial port (default: 115200,8N1)"
-    Timeout b't' Seconds "timeout:Seconds for an answer (default: 30, or 15 where nothing is switched)"
-    Delay b'w' Seconds "delay:Seconds to wait before anything is switched"
-    Wire b'W' Text "wire:auto (default) or classic (as fence_virt)"
-    Secret b'k' Text "key_file:No effect on this wire"
-    Auth b'C' Text "auth:No effect on this wire"
-    Hash b'c' Text "hash:No effect on this wire"
-    IpPort b'p' Text "ipport:No effect on this wire"
-    Debug b'd' Flag "debug:Say what happens"
-    Version b'V' Flag ":Version"
-    Help b'h' Flag ":Help"
-    Help b'?' Flag ""
-    Action 0 Text "option"
-    ChannelAddress b'A' Text "channel_address"
-    IpAddress b'T' Text "ipaddr"
-    Vsock b'S' Text "vsock"
-    MulticastAddress b'a' Text "multicast_address"
-    IpFamily b'i' Text "ip_family"
-    Interface b'I' Text "interface"
-    Retransmit b'r' Text "retrans"
-    UseUuid b'u' Flag "use_uuid"
-}
-
-/// Takes an option, its name, and what help and metadata say of it; says whether that was the one looked for.
-type Seen<'a> = dyn FnMut(&Known, &'static [u8], &'static [u8]) -> bool + 'a;
-
-/// Shows each option, until `seen` says that this was the one.
-pub(crate) fn find_option(seen: &mut Seen<'_>) -> Option<Key> {
-    let mut rest = TEXTS.as_bytes();
-    for known in OPTIONS {
-        let (text, after) = cut(rest, 0);
-        rest = after.unwrap_or_default();
-        let (name, about) = cut(text, b':');
-        if seen(known, name, about.unwrap_or_default()) {
-            return Some(known.key);
-        }
-    }
-    None
+    Action b'o' Text Action AboutAction
+    Plug b'n' Text Plug AboutPlug
+    Port b'H' Text Port AboutPort
+    Domain 0 Text Domain AboutPort
+    Device b'D' Text SerialDevice AboutDevice
+    LineParams b'P' Text SerialParams AboutLineParams
+    Timeout b't' Seconds Timeout AboutTimeout
+    Delay b'w' Seconds Delay AboutDelay
+    Wire b'W' Text Wire AboutWire
+    Secret b'k' Text KeyFile AboutIdle
+    Auth b'C' Text Auth AboutIdle
+    Hash b'c' Text Hash AboutIdle
+    IpPort b'p' Text IpPort AboutIdle
+    Debug b'd' Flag Debug AboutDebug
+    Version b'V' Flag Nothing AboutVersion
+    Help b'h' Flag Nothing AboutHelp
+    Help b'?' Flag Nothing Nothing
+    Action 0 Text OptionOld Nothing
+    ChannelAddress b'A' Text ChannelAddress Nothing
+    IpAddress b'T' Text IpAddr Nothing
+    Vsock b'S' Text Vsock Nothing
+    MulticastAddress b'a' Text MulticastAddress Nothing
+    IpFamily b'i' Text IpFamily Nothing
+    Interface b'I' Text Interface Nothing
+    Retransmit b'r' Text Retrans Nothing
+    UseUuid b'u' Flag UseUuid Nothing
 }
 
 /// An option's name; of one that has none, nothing.
 #[inline(never)]
-pub(crate) fn name(key: Key) -> &'static [u8] {
-    let mut found: &[u8] = b"";
-    find_option(&mut |known, name, _| {
-        found = name;
-        known.key == key
-    });
-    found
+pub(crate) fn name(key: Key) -> Text {
+    OPTIONS.iter().find(|known| known.key == key).map_or(Text::Nothing, |known| known.name)
 }
 
 /// What the options came from.
@@ -226,7 +209,7 @@ impl<'a> Given<'a> {
     }
 
     /// From `key=value` lines in any order. Comments and unknown keys are ignored; so is a line that is no
-    /// `key=value`, but it is noted.
+    /// `key=value`, but it is noted, and no action is then taken for granted.
     pub(crate) fn read_lines(&mut self, input: &'a [u8]) {
         self.source = Source::Nothing;
         let mut rest = Some(input);
@@ -238,17 +221,21 @@ impl<'a> Given<'a> {
             match value {
                 _ if name.starts_with(b"#") => {}
                 None if name.is_empty() => {}
-                None => self.source = Source::Garbage,
-                Some(value) => {
+                Some(value) if name.iter().all(u8::is_ascii_graphic) => {
                     if self.source == Source::Nothing {
                         self.source = Source::Lines;
                     }
-                    let key = find_option(&mut |_, known, _| !known.is_empty() && is_word(name, known));
-                    if let Some(key) = key {
-                        self.set(key, trim(value));
+                    let known = OPTIONS.iter().find(|known| known.name.is(name) && !name.is_empty());
+                    if let Some(known) = known {
+                        self.set(known.key, trim(value));
                     }
                 }
+                _ => self.source = Source::Garbage,
             }
+        }
+        // Without an action it would be a reboot. But perhaps the action was in a line that could not be read.
+        if self.source == Source::Garbage && self.last(Key::Action).is_none() {
+            self.values.clear();
         }
     }
 }
@@ -332,9 +319,20 @@ mod tests {
         let given = lines(b"\x7fELF\x02\x01\n\0\0\0=\0\nhello\n=\n==\nversion=1\nhelp=1");
         assert_eq!(given.source, Source::Garbage);
         assert!(given.values.is_empty());
-        assert_eq!(lines(b"hello\nplug=vm2").last(Key::Plug), Some(&b"vm2"[..]));
         for nothing in [&b""[..], b"\n\n", b" \r\n# comment", b"  # a=b"] {
             assert_eq!(lines(nothing).source, Source::Nothing);
+        }
+    }
+
+    #[test]
+    fn beside_garbage_nothing_counts_without_an_action() {
+        for garbage in ["action", "\u{feff}action=off", "act\0ion=off", "a ction=off"] {
+            let input = format!("{garbage}\nplug=vm2\n");
+            let given = lines(input.as_bytes());
+            assert_eq!((given.source, given.last(Key::Plug)), (Source::Garbage, None), "{garbage:?}");
+            let input = format!("{input}action=status\n");
+            let given = lines(input.as_bytes());
+            assert_eq!((given.source, given.last(Key::Plug)), (Source::Garbage, Some(&b"vm2"[..])), "{garbage:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::options::{Given, Key, Source};
 use crate::system::{LineParams, Parity};
-use crate::text::{cut, is_word};
+use crate::text::cut;
 use crate::texts::Text;
 use crate::trouble::Trouble;
 use fencewire_core::{Ask, BadName, Millis, PowerAction, Target};
@@ -135,7 +135,7 @@ impl<'a> Order<'a> {
                     self.debug = is_yes(value);
                     true
                 }
-                Key::Wire => is_text(value, Text::Auto) || is_text(value, Text::Classic),
+                Key::Wire => Text::Auto.is(value) || Text::Classic.is(value),
                 Key::IpPort | Key::Secret | Key::Auth | Key::Hash => {
                     self.has_idle = true;
                     key != Key::IpPort || number(value, 1, 65_535).is_some()
@@ -161,7 +161,7 @@ impl<'a> Order<'a> {
         if self.job.has_guest() && self.guest.is_empty() {
             let sentence = match given.source {
                 Source::Nothing => Text::NothingGiven,
-                Source::Garbage => Text::NoGuestInGarbage,
+                Source::Garbage => Text::Garbage,
                 Source::CommandLine | Source::Lines => Text::NoGuest,
             };
             return Err(Trouble::about(sentence, b""));
@@ -192,18 +192,13 @@ fn job<'a>(given: &Given<'a>) -> Result<Job, Trouble<'a>> {
     }
     // Given, but empty: whoever wrote that did not mean to reboot anything.
     let word = given.last(Key::Action).unwrap_or(b"reboot");
-    let named = ACTIONS.iter().find(|(name, _)| is_text(word, *name));
+    let named = ACTIONS.iter().find(|(name, _)| name.is(word));
     named.map(|&(_, job)| job).ok_or(Trouble::value(Key::Action, word))
 }
 
 /// Whatever is not a no.
 fn is_yes(value: &[u8]) -> bool {
-    ![Text::Zero, Text::No, Text::False, Text::Off].iter().any(|&no| is_text(value, no))
-}
-
-#[inline(never)]
-fn is_text(value: &[u8], text: Text) -> bool {
-    is_word(value, text.bytes())
+    ![Text::Zero, Text::No, Text::False, Text::Off].iter().any(|&no| no.is(value))
 }
 
 #[inline(never)]
@@ -247,6 +242,7 @@ fn line(params: &[u8]) -> Option<LineParams> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packed::tests::spelled;
     use crate::stand_in::StandIn;
 
     /// The order, or the sentence.
@@ -286,8 +282,8 @@ mod tests {
     fn every_action_in_any_case() {
         for (action, job) in ACTIONS {
             for key in ["action", "option", "ACTION"] {
-                for action in [action.bytes().to_ascii_lowercase(), action.bytes().to_ascii_uppercase()] {
-                    let action = String::from_utf8(action).unwrap();
+                let action = spelled(action);
+                for action in [action.to_ascii_lowercase(), action.to_ascii_uppercase()] {
                     assert_eq!(order(&format!("plug=vm2\n{key}={action}")).job, job);
                 }
             }

@@ -7,8 +7,8 @@ use crate::list::write_line;
 use crate::metadata::{write_help, write_metadata, write_version};
 use crate::options::{Given, INPUT_MAX, read_input};
 use crate::order::{Job, Order};
-use crate::system::{Errno, Exit, Path, Stream, System};
-use crate::text::{Facts, Output, say};
+use crate::system::{Errno, Exit, Path, System};
+use crate::text::{Facts, Output, say, texts};
 use crate::texts::Text;
 use crate::trouble::{Broken, Told, Trouble};
 use fencewire_core::driver::Driver;
@@ -78,7 +78,8 @@ fn exchange<S: System>(system: &S, order: &Order<'_>) -> Result<Exit, Told> {
     channel.open(&path, way, order.line).map_err(|errno| Trouble::channel(path.as_bytes(), errno).tell(system))?;
     if order.debug {
         let idle = if order.has_idle { Text::NoEffect } else { Text::Nothing };
-        let facts = Facts { b: path.as_bytes(), one: idle, number: channel.dropped(), ..Facts::NONE };
+        let facts =
+            Facts { b: path.as_bytes(), texts: texts(idle, Text::Nothing), number: channel.dropped(), ..Facts::NONE };
         say(system, Text::Asking, &facts);
     }
 
@@ -129,7 +130,7 @@ fn converse<S: System>(
 
 /// The words are fence_virt's, for people. The exit code is what counts, whether anybody reads them or not.
 fn status<S: System>(system: &S, words: Text, exit: Exit) -> Exit {
-    let _ = system.write(Stream::Output, words.bytes());
+    words.write(system);
     exit
 }
 

@@ -1,31 +1,35 @@
 //! Text in and out: templates and the facts in them, the two streams out, cutting what came in. Not here: what is said
 //! (see `texts`).
 
+use crate::packed::{PAIRS, TABLE};
 use crate::system::{Errno, Stream, System};
 use crate::texts::Text;
 
-/// What the places in a template stand for.
+/// What the places in a template stand for. In the packed table each is one byte, from 0x10 on in this order.
 #[derive(Clone, Copy)]
 pub(crate) struct Facts<'a> {
     /// `%a`; `%A`: in quotes, without anything that a terminal or a log would take for a command.
     pub(crate) a: &'a [u8],
     /// `%b`, `%B`: likewise.
     pub(crate) b: &'a [u8],
-    /// `%1`
-    pub(crate) one: Text,
-    /// `%2`
-    pub(crate) two: Text,
+    /// `%1` to `%4`
+    pub(crate) texts: [Text; 4],
     /// `%l`: an option's letter, after a hyphen; nothing for 0.
     pub(crate) letter: u8,
-    /// `%e`: why the kernel refused.
-    pub(crate) errno: Errno,
     /// `%n`
     pub(crate) number: u32,
+    /// `%e`: why the kernel refused.
+    pub(crate) errno: Errno,
 }
 
 impl Facts<'_> {
     pub(crate) const NONE: Facts<'static> =
-        Facts { a: b"", b: b"", one: Text::Nothing, two: Text::Nothing, letter: 0, errno: Errno(0), number: 0 };
+        Facts { a: b"", b: b"", texts: [Text::Nothing; 4], letter: 0, number: 0, errno: Errno(0) };
+}
+
+/// Texts for the first places.
+pub(crate) const fn texts(one: Text, two: Text) -> [Text; 4] {
+    [one, two, Text::Nothing, Text::Nothing]
 }
 
 /// Bytes of a line, or of what is gathered before it is written, at most.
@@ -46,36 +50,47 @@ impl Buffer {
         Buffer { bytes: heapless::Vec::new(), cut_off: false }
     }
 
-    fn add(&mut self, template: &[u8], facts: &Facts<'_>) {
-        let mut rest = template;
-        while let [byte, after @ ..] = rest {
-            rest = match (byte, after) {
-                (b'%', [place, after @ ..]) => {
-                    self.fill(*place, facts);
-                    after
-                }
-                _ => {
-                    self.push(&[*byte]);
-                    after
-                }
-            };
+    /// Adds a text.
+    #[inline(never)]
+    fn add(&mut self, text: Text, facts: &Facts<'_>) {
+        let mut before = text as u8;
+        for &byte in &TABLE {
+            match (byte, before) {
+                (0, 0) => break,
+                (0, _) => before = before.wrapping_sub(1),
+                (_, 0) => self.unpack(byte, facts),
+                _ => {}
+            }
+        }
+    }
+
+    /// Adds what a byte of the table stands for.
+    fn unpack(&mut self, byte: u8, facts: &Facts<'_>) {
+        match byte {
+            // Two bytes, and each may be two in turn.
+            0x80.. => {
+                let [first, second] = PAIRS[usize::from(byte & 0x7f)];
+                self.unpack(first, facts);
+                self.unpack(second, facts);
+            }
+            0x10..=0x1f => self.fill(byte, facts),
+            _ => self.push(&[byte]),
         }
     }
 
     #[inline(never)]
     fn fill(&mut self, place: u8, facts: &Facts<'_>) {
         match place {
-            b'a' => self.push(facts.a),
-            b'A' => self.quote(facts.a),
-            b'b' => self.push(facts.b),
-            b'B' => self.quote(facts.b),
-            b'1' => self.push(facts.one.bytes()),
-            b'2' => self.push(facts.two.bytes()),
-            b'l' if facts.letter == 0 => {}
-            b'l' => self.push(&[b'-', facts.letter]),
-            b'n' => self.number(facts.number),
+            0x10 => self.push(facts.a),
+            0x11 => self.quote(facts.a),
+            0x12 => self.push(facts.b),
+            0x13 => self.quote(facts.b),
+            0x14..=0x17 => self.add(facts.texts[usize::from(place & 3)], facts),
+            0x18 if facts.letter == 0 => {}
+            0x18 => self.push(&[b'-', facts.letter]),
+            0x19 => self.number(facts.number),
             _ => match words(facts.errno) {
-                Some(words) => self.push(words.bytes()),
+                Some(words) => self.add(words, facts),
                 None => {
                     self.push(b"error ");
                     self.number(facts.errno.0.unsigned_abs());
@@ -92,15 +107,12 @@ impl Buffer {
         self.push(if bytes.len() > QUOTED_MAX { b"...'" } else { b"'" });
     }
 
-    fn number(&mut self, mut number: u32) {
-        // From the last digit to the first.
-        let mut digits = heapless::Vec::<u8, 10>::new();
-        while digits.push(b'0' + (number % 10) as u8).is_ok() && number >= 10 {
-            number /= 10;
+    #[inline(never)]
+    fn number(&mut self, number: u32) {
+        if number >= 10 {
+            self.number(number / 10);
         }
-        while let Some(digit) = digits.pop() {
-            self.push(&[digit]);
-        }
+        self.push(&[b'0' + (number % 10) as u8]);
     }
 
     #[inline(never)]
@@ -132,11 +144,30 @@ fn words(errno: Errno) -> Option<Text> {
     WORDS.iter().find(|(number, _)| i32::from(*number) == errno.0).map(|&(_, words)| words)
 }
 
+impl Text {
+    /// Whether `given` is this word, whatever the case.
+    #[inline(never)]
+    pub(crate) fn is(self, given: &[u8]) -> bool {
+        let mut word = Buffer::new();
+        word.add(self, &Facts::NONE);
+        // `eq_ignore_ascii_case` of the two would take four times the code.
+        let mut pairs = given.iter().zip(&word.bytes);
+        given.len() == word.bytes.len() && pairs.all(|(a, b)| a.eq_ignore_ascii_case(b))
+    }
+
+    /// Writes it to standard output. Where nobody reads it, that is so.
+    pub(crate) fn write<S: System>(self, system: &S) {
+        let mut line = Buffer::new();
+        line.add(self, &Facts::NONE);
+        let _ = system.write(Stream::Output, &line.bytes);
+    }
+}
+
 /// Says one sentence on standard error. Where nobody can hear it, that is so.
 pub(crate) fn say<S: System>(system: &S, template: Text, facts: &Facts<'_>) {
     let mut line = Buffer::new();
     line.push(b"fence_wire: ");
-    line.add(template.bytes(), facts);
+    line.add(template, facts);
     line.push(b"\n");
     let _ = system.write(Stream::Error, &line.bytes);
 }
@@ -156,7 +187,7 @@ impl<'s, S: System> Output<'s, S> {
 
     /// Half of [`BUFFER_MAX`] at most.
     pub(crate) fn put(&mut self, template: Text, facts: &Facts<'_>) {
-        self.buffer.add(template.bytes(), facts);
+        self.buffer.add(template, facts);
         if self.buffer.bytes.len() > BUFFER_MAX / 2 {
             self.flush();
         }
@@ -181,12 +212,6 @@ impl<'s, S: System> Output<'s, S> {
     }
 }
 
-/// Whether `given` is `word`, whatever the case.
-#[inline(never)]
-pub(crate) fn is_word(given: &[u8], word: &[u8]) -> bool {
-    given.len() == word.len() && given.iter().zip(word).all(|(a, b)| a.eq_ignore_ascii_case(b))
-}
-
 /// `text` without blanks around it.
 pub(crate) fn trim(text: &[u8]) -> &[u8] {
     text.trim_ascii()
@@ -209,11 +234,14 @@ pub(crate) fn cut(text: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pack::marked;
     use crate::stand_in::StandIn;
 
     fn filled(template: &str, facts: Facts<'_>) -> String {
         let mut buffer = Buffer::new();
-        buffer.add(template.as_bytes(), &facts);
+        for byte in marked(template) {
+            buffer.unpack(byte, &facts);
+        }
         String::from_utf8(buffer.bytes.to_vec()).unwrap()
     }
 
@@ -222,8 +250,7 @@ mod tests {
         let facts = Facts {
             a: b"a\nb\x1b[0m",
             b: b"vm1",
-            one: Text::Auto,
-            two: Text::Classic,
+            texts: texts(Text::Auto, Text::Classic),
             letter: b'o',
             errno: Errno(9999),
             number: u32::MAX,
@@ -231,7 +258,7 @@ mod tests {
         assert_eq!(filled("%A: %B, %b; %1%2", facts), "'a?b?[0m': 'vm1', vm1; autoclassic");
         assert_eq!(filled("%a%l %n (%e)", facts), "a\nb\x1b[0m-o 4294967295 (error 9999)");
         assert_eq!(filled("%l%n%1", Facts::NONE), "0");
-        assert_eq!(filled("%e, 100%", Facts { errno: Errno::NOENT, ..Facts::NONE }), "no such file, 100%");
+        assert_eq!(filled("%e, twice", Facts { errno: Errno::NOENT, ..Facts::NONE }), "no such file, twice");
         assert_eq!(filled("%n", Facts { number: 1090, ..Facts::NONE }), "1090");
     }
 
@@ -287,7 +314,7 @@ mod tests {
 
     #[test]
     fn words_in_any_case() {
-        assert!(is_word(b"OfF", b"off") && is_word(b"", b""));
-        assert!(!is_word(b"of", b"off") && !is_word(b"off ", b"off") && !is_word(b"o\xc6f", b"off"));
+        assert!(Text::Off.is(b"OfF") && Text::Nothing.is(b"") && Text::ListStatus.is(b"list-status"));
+        assert!(!Text::Off.is(b"of") && !Text::Off.is(b"off ") && !Text::Off.is(b"o\xc6f"));
     }
 }

@@ -1,9 +1,7 @@
-//! Every text that the agent says, in one table.
+//! Every text that the agent says, in one table. The build script reads it too, and packs it (see `pack`).
 //!
 //! A text is named by its number, one byte: the address and length of a string would take sixteen, wherever it is used,
 //! and the whole program is to stay within a few pages.
-
-use crate::text::cut;
 
 macro_rules! texts {
     ($($name:ident = $text:literal)*) => {
@@ -15,7 +13,8 @@ macro_rules! texts {
         }
 
         /// One after the other, each ended by a NUL.
-        const TABLE: &str = concat!($($text, "\0",)*);
+        #[allow(dead_code, reason = "for the build script")]
+        pub(crate) const TABLE: &str = concat!($($text, "\0",)*);
     };
 }
 
@@ -34,28 +33,55 @@ texts! {
     Metadata = "metadata"
     ValidateAll = "validate-all"
 
-    // Values of options, and lists' lines.
+    // Values of options, and the words for a state.
     Auto = "auto"
     Classic = "classic"
     Zero = "0"
     No = "no"
     False = "false"
+    StatusOn = "Status: ON\n"
+    StatusOff = "Status: OFF\n"
+
+    // Lists' lines.
     Line = "%a,%b\n"
     LineOfOne = "%a\n"
     LineOn = "%a,%b,on\n"
     LineOff = "%a,%b,off\n"
     LineUnknown = "%a,%b,unknown\n"
-    StatusOn = "Status: ON\n"
-    StatusOff = "Status: OFF\n"
+
+    // Options.
+    Action = "action"
+    Plug = "plug"
+    Port = "port"
+    Domain = "domain"
+    SerialDevice = "serial_device"
+    SerialParams = "serial_params"
+    Timeout = "timeout"
+    Delay = "delay"
+    Wire = "wire"
+    KeyFile = "key_file"
+    Auth = "auth"
+    Hash = "hash"
+    IpPort = "ipport"
+    Debug = "debug"
+    OptionOld = "option"
+    ChannelAddress = "channel_address"
+    IpAddr = "ipaddr"
+    Vsock = "vsock"
+    MulticastAddress = "multicast_address"
+    IpFamily = "ip_family"
+    Interface = "interface"
+    Retrans = "retrans"
+    UseUuid = "use_uuid"
 
     // What is wrong with the command line and standard input.
-    NoOption = "no option has the letter %A: see fence_wire -h"
+    NoOption = "there is no option %A: see fence_wire -h"
     NoValue = "option %A needs a value: see fence_wire -h"
     Operand = "%A belongs to no option: see fence_wire -h"
     Input = "standard input cannot be read (%e): give key=value lines there, or options"
     NothingGiven = "no options, and nothing on standard input: see fence_wire -h"
     NoGuest = "no guest is named: give plug (-n)"
-    NoGuestInGarbage = "no guest is named, and not all lines are key=value: give plug"
+    Garbage = "not all lines are key=value: give action and plug"
     TwoGuests = "a second guest is named, %A: give one, in plug (or in pcmk_host_map)"
     BadName = "%A %1: use the guest's UUID"
     NameEmpty = "is no name"
@@ -63,18 +89,18 @@ texts! {
     NameNotUtf8 = "is not UTF-8"
     NameControl = "has a control character in it"
     NameMagic = "has abba in it, which this wire cannot carry"
-    Value = "%b is %A: give %1"
+    Value = "%2 is %A: give %1"
     GiveAction = "an action, as fence_wire -h lists them"
-    GiveLineParams = "bit rate, data bits, parity and stop bits, as in 115200,8N1"
+    GiveLineParams = "bit rate, data bits, parity, stop bits, as in 115200,8N1"
     GiveTimeout = "1 to 3600 seconds"
     GiveDelay = "0 to 3600 seconds"
     GivePort = "1 to 65535"
     GiveWire = "auto or classic (native is not in this version)"
-    Unserved = "%b is not served: %1"
+    Unserved = "%2 is not served: %1"
     UseDevice = "not in this version, use serial_device (-D)"
     UuidHasShape = "a UUID is known by its shape, leave it out"
     NoMulticast = "multicast needs a network, leave it out"
-    TwoWays = "%a and %b are two ways to the host: give one"
+    TwoWays = "%1 and %2 are two ways to the host: give one"
 
     // What is wrong with the channel.
     NoPort = "there is no virtio port org.fencewire.fence.0: add it, or give serial_device (-D)"
@@ -86,13 +112,13 @@ texts! {
     NameChannel = "name a serial port, a virtio port or a unix socket"
 
     // What is wrong with the answer.
+    ForGuest = " for %A"
     Failed = "the bridge failed to %1: read its log"
-    FailedOf = "the bridge did not confirm %1 of %A: take nothing for done, and read its log"
-    Denied = "the bridge does not allow this guest to %1: see its configuration"
-    DeniedOf = "the bridge does not allow this guest %1 of %A: see its configuration"
+    FailedOf = "the bridge did not confirm %1%2: take nothing for done, and read its log"
+    Denied = "the bridge does not allow %1%2 from this guest: see its configuration"
     Unknown = "the bridge cannot tell the status of %A: read its log"
     NotAsked = "%B took no request (%e), so nothing was done: see that the bridge runs"
-    PerhapsDone = "no answer through %B (%e): %1 of %A may have happened or may still happen, so ask for its status; does the bridge run?"
+    PerhapsDone = "no answer through %B (%e): %1%2 may have happened or may still happen, so ask for its status: see that the bridge runs"
     NoAnswer = "no whole answer through %B (%e): see that the bridge runs"
     Output = "standard output cannot be written (%e): what is there is not all"
 
@@ -116,54 +142,44 @@ texts! {
     NoEffect = "; key_file, auth, hash and ipport have no effect"
     LeftOut = "guest %A is left out: it has no UUID, and such a name cannot be listed"
 
+    // Help and metadata, of each option.
+    AboutAction = "off, on, reboot (default), status, monitor, list, list-status, metadata or validate-all"
+    AboutPlug = "Name or UUID of the guest to fence"
+    AboutPort = "The same (deprecated; use plug)"
+    AboutDevice = "A serial port, a virtio port or a unix socket (default: the virtio port org.fencewire.fence.0)"
+    AboutLineParams = "For a serial port (default: 115200,8N1)"
+    AboutTimeout = "Seconds for an answer (default: 30, or 15 where nothing is switched)"
+    AboutDelay = "Seconds to wait before anything is switched"
+    AboutWire = "auto (default) or classic (as fence_virt)"
+    AboutIdle = "No effect on this wire"
+    AboutDebug = "Say what happens"
+    AboutVersion = "Version"
+    AboutHelp = "Help"
+
     // Help.
-    HelpOption = "%l\t%a\t%b\n"
-    HelpEnd = "Or name=value lines on standard input.\nExit code: 0 done, or on; 2 off; 1 not done, or not known.\n"
+    HelpOption = "%l\t%4\t%3\n"
+    HelpEnd = "Or key=value lines on standard input.\nExit code: 0 done, or on; 2 off; 1 not done, or not known.\n"
 
     // Metadata.
     MetadataBegin = r#"<?xml version="1.0" ?>
-<resource-agent name="fence_wire" shortdesc="Fence agent for virtual machines, without a network">
-<longdesc>fence_wire fences a virtual machine through a virtio port, a serial port or a unix socket to the host, where fencewired or fence_virtd listens.</longdesc>
+<resource-agent name="fence_wire" shortdesc="Fence agent for virtual machines">
+<longdesc>Fences through a serial port, a virtio port or a unix socket to the host, where fencewired or fence_virtd listens.</longdesc>
 <vendor-url>https://github.com/fencewire/fencewire</vendor-url>
 <parameters>
 "#
-    MetadataParameter = r#"<parameter name="%a" unique="0" required="%1">
+    MetadataParameter = r#"<parameter name="%4" unique="0" required="%1">
 <getopt mixed="%l" />
 <content type="%2" />
-<shortdesc lang="en">%b</shortdesc>
+<shortdesc lang="en">%3</shortdesc>
 </parameter>
 "#
     MetadataActions = "</parameters>\n<actions>\n"
     MetadataAction = "<action name=\"%1\" />\n"
     MetadataEnd = "</actions>\n</resource-agent>\n"
     RequiredPlug = "1\" obsoletes=\"port"
-    RequiredPort = "1\" deprecated=\"1"
+    RequiredPort = "1\" deprecated=\"1\" obsoletes=\"domain"
     Deprecated = "0\" deprecated=\"1"
     Boolean = "boolean"
     String = "string"
     Second = "second"
-}
-
-impl Text {
-    /// The text.
-    pub(crate) fn bytes(self) -> &'static [u8] {
-        let mut rest = TABLE.as_bytes();
-        for _ in 0..self as u8 {
-            rest = cut(rest, 0).1.unwrap_or_default();
-        }
-        cut(rest, 0).0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_number_has_its_text() {
-        assert_eq!(Text::Nothing.bytes(), b"");
-        assert_eq!(Text::ValidateAll.bytes(), b"validate-all");
-        assert_eq!(Text::Second.bytes(), b"second");
-        assert_eq!(TABLE.matches('\0').count(), Text::Second as usize + 1);
-    }
 }

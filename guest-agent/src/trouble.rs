@@ -6,7 +6,7 @@
 use crate::options::{Key, name};
 use crate::order::Order;
 use crate::system::{Errno, System};
-use crate::text::{Facts, say};
+use crate::text::{Facts, say, texts};
 use crate::texts::Text;
 use fencewire_core::BadName;
 
@@ -71,7 +71,7 @@ impl<'a> Trouble<'a> {
 
     /// Two ways to the host.
     pub(crate) fn two_ways(one: Key, other: Key) -> Trouble<'a> {
-        Trouble { key: one, ..Trouble::about(Text::TwoWays, name(other)) }
+        Trouble { key: one, remark: name(other), ..Trouble::about(Text::TwoWays, b"") }
     }
 
     /// No guest can be asked for by that name.
@@ -107,7 +107,8 @@ impl<'a> Trouble<'a> {
 
     /// Says the sentence.
     pub(crate) fn tell<S: System>(&self, system: &S) -> Told {
-        let facts = Facts { a: self.text, b: name(self.key), one: self.remark, errno: self.errno, ..Facts::NONE };
+        let texts = texts(self.remark, name(self.key));
+        let facts = Facts { a: self.text, texts, errno: self.errno, ..Facts::NONE };
         say(system, self.sentence, &facts);
         Told
     }
@@ -117,11 +118,10 @@ impl Broken {
     /// Says the sentence for it. `asked`: the whole request went out.
     #[inline(never)]
     pub(crate) fn tell<S: System>(self, system: &S, order: &Order<'_>, path: &[u8], asked: bool) -> Told {
-        let has_guest = !order.guest.is_empty();
+        let for_guest = if order.guest.is_empty() { Text::Nothing } else { Text::ForGuest };
         let template = match self {
-            Broken::Failed if has_guest => Text::FailedOf,
-            Broken::Failed => Text::Failed,
-            Broken::Denied if has_guest => Text::DeniedOf,
+            Broken::Failed if order.guest.is_empty() => Text::Failed,
+            Broken::Failed => Text::FailedOf,
             Broken::Denied => Text::Denied,
             Broken::Unknown => Text::Unknown,
             Broken::Lost(_) if !asked => Text::NotAsked,
@@ -129,7 +129,8 @@ impl Broken {
             Broken::Lost(_) => Text::NoAnswer,
         };
         let errno = if let Broken::Lost(errno) = self { errno } else { Errno(0) };
-        say(system, template, &Facts { a: order.guest, b: path, one: order.job.name(), errno, ..Facts::NONE });
+        let texts = texts(order.job.name(), for_guest);
+        say(system, template, &Facts { a: order.guest, b: path, texts, errno, ..Facts::NONE });
         Told
     }
 }
@@ -137,7 +138,7 @@ impl Broken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{Given, find_option};
+    use crate::options::{Given, OPTIONS};
     use crate::stand_in::StandIn;
 
     fn says(action: &str, broken: Broken, asked: bool) -> String {
@@ -156,7 +157,7 @@ mod tests {
         for errno in [Errno::TIMEDOUT, Errno::BADF, Errno::IO] {
             let lost = Broken::Lost(errno);
             let sentence = says("off", lost, true);
-            assert!(sentence.contains("off of 'vm2' may have happened or may still happen"), "{sentence}");
+            assert!(sentence.contains("off for 'vm2' may have happened or may still happen"), "{sentence}");
             assert!(says("off", lost, false).contains("nothing was done"));
             assert!(!says("status", lost, true).contains("happen"));
         }
@@ -173,7 +174,7 @@ mod tests {
             Trouble::stream(Text::Input, Errno(9)),
             Trouble::about(Text::NothingGiven, b""),
             Trouble::about(Text::NoGuest, b""),
-            Trouble::about(Text::NoGuestInGarbage, b""),
+            Trouble::about(Text::Garbage, b""),
             Trouble::about(Text::TwoGuests, long),
             Trouble::two_ways(Key::Device, Key::Vsock),
             Trouble::about(Text::NoPort, b""),
@@ -182,12 +183,9 @@ mod tests {
         let bad = [BadName::Empty, BadName::TooLong, BadName::NotUtf8, BadName::Control, BadName::Magic];
         troubles.extend(bad.map(|bad| Trouble::bad_name(long, bad)));
         troubles.extend([2, 5, 11, 16, 32, 77, 110, 111].map(|errno| Trouble::channel(long, Errno(errno))));
-        find_option(&mut |known, name, _| {
-            if !name.is_empty() {
-                troubles.extend([Trouble::value(known.key, long), Trouble::unserved(known.key)]);
-            }
-            false
-        });
+        for known in OPTIONS.iter().filter(|known| known.name != Text::Nothing) {
+            troubles.extend([Trouble::value(known.key, long), Trouble::unserved(known.key)]);
+        }
         for trouble in troubles {
             let system = StandIn::new();
             trouble.tell(&system);

@@ -104,7 +104,7 @@ fn status_is_the_exit_code() {
         assert_eq!(agent(port(saying(code)).with_output_room(0), STATUS_VM2).exit, exit);
     }
     agent(port(saying(Code::Failed)), STATUS_VM2).failed("cannot tell the status of 'vm2'");
-    agent(port(saying(Code::Denied)), STATUS_VM2).failed("does not allow this guest status of 'vm2'");
+    agent(port(saying(Code::Denied)), STATUS_VM2).failed("does not allow status for 'vm2' from this guest");
 }
 
 #[test]
@@ -113,13 +113,13 @@ fn a_monitor_never_ends_with_2() {
     assert_eq!(agent(port(saying(Code::Success)), monitor).exit, Exit::Done);
     agent(port(saying(Code::Off)), monitor).failed("no whole answer");
     agent(port(saying(Code::Failed)), monitor).failed("failed to monitor");
-    agent(port(saying(Code::Denied)), monitor).failed("does not allow this guest to monitor");
+    agent(port(saying(Code::Denied)), monitor).failed("does not allow monitor from this guest");
 }
 
 #[test]
 fn refused_and_failed_power_actions() {
-    agent(port(saying(Code::Denied)), OFF_VM2).failed("does not allow this guest off of 'vm2'");
-    agent(port(saying(Code::Failed)), OFF_VM2).failed("did not confirm off of 'vm2'");
+    agent(port(saying(Code::Denied)), OFF_VM2).failed("does not allow off for 'vm2' from this guest");
+    agent(port(saying(Code::Failed)), OFF_VM2).failed("did not confirm off for 'vm2'");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_channel_that_takes_nothing_says_that_nothing_was_done() {
 fn a_bridge_that_goes_away_is_reported_when_it_goes() {
     let goes = |answers| Bridge { goes_after_request: true, answers, ..Bridge::default() };
     let end = agent(port(goes(vec![])), OFF_VM2);
-    end.failed("off of 'vm2' may have happened");
+    end.failed("off for 'vm2' may have happened");
     assert_eq!(end.took, 25);
     // What it said before it went counts.
     let end = agent(port(goes(vec![(0, encode_reply(Code::Success).into())])), OFF_VM2);
