@@ -60,7 +60,7 @@ fn garbage_on_standard_input() {
     ] {
         has_failed(&told(&[known.as_bytes(), garbage].concat()), "");
     }
-    has_failed(&told(&[known.as_bytes(), b"garbage\naction=off\n"].concat()), "guest");
+    has_failed(&told(&[known.as_bytes(), b"garbage\naction=off\n"].concat()), "key=value");
     has_failed(&told(&[b'x'; 9000]), "standard input");
     has_failed(&told(&[b'\n'; 9000]), "standard input");
     is_not_asked(device);

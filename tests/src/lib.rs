@@ -8,6 +8,7 @@
 //! | [`fence_virtd`] | Debian's `fence_virtd` behind its serial listener |
 //! | [`fence_virt`] | Debian's `fence_virt` on a pseudo-terminal whose other end is a unix socket |
 //! | [`daemon`] | the real `fencewired`, on libvirt's test driver |
+//! | [`node`] | a cluster node for Pacemaker's programs, in namespaces |
 //! | [`scripted`] | the programmable hypervisor: what libvirt will not do on demand |
 //! | [`bridge_bed`] | the bridge in this process, between the programmable hypervisor and guests' channels |
 //!
@@ -21,5 +22,6 @@ pub mod fence_virt;
 pub mod fence_virtd;
 pub mod guest_channel;
 pub mod libvirt_file;
+pub mod node;
 pub mod process;
 pub mod scripted;
