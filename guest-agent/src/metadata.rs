@@ -28,7 +28,7 @@ pub(crate) fn write_metadata<S: System>(output: &mut Output<'_, S>) {
     output.put(Text::MetadataBegin, &Facts::NONE);
     write_options(output, Text::MetadataParameter);
     output.put(Text::MetadataActions, &Facts::NONE);
-    for (name, _) in ACTIONS {
+    for &(name, _) in &ACTIONS {
         output.put(Text::MetadataAction, &Facts { texts: texts(name, Text::Nothing), ..Facts::NONE });
     }
     output.put(Text::MetadataEnd, &Facts::NONE);

@@ -25,7 +25,7 @@ pub(crate) enum Job {
 }
 
 /// The actions and their names.
-pub(crate) const ACTIONS: [(Text, Job); 9] = [
+pub(crate) static ACTIONS: [(Text, Job); 9] = [
     (Text::Off, Job::Power(PowerAction::Off)),
     (Text::On, Job::Power(PowerAction::On)),
     (Text::Reboot, Job::Power(PowerAction::Reboot)),
