@@ -1,7 +1,9 @@
 //! The end that asks: sends one request and says what came of it.
 //!
-//! Here is what every wire shares; how each is spoken is in `client/serial.rs` and `client/packet.rs`.
+//! Here is what every wire shares; how each is spoken is in `client/serial.rs`, `client/packet.rs` and
+//! `client/native.rs`.
 
+mod native;
 mod packet;
 mod serial;
 
@@ -10,7 +12,10 @@ use crate::classic::Code;
 use crate::classic::key::{Hash, Key};
 use crate::classic::packet::Fresh;
 use crate::classic::serial::Entry;
+use crate::native::keys::Keys;
 use crate::words::{Ask, BadName, Entropy, Millis, Power};
+use crate::words::{Failure, Incarnation};
+use native::NativeClient;
 use packet::PacketClient;
 use serial::SerialClient;
 
@@ -28,6 +33,15 @@ pub enum Speak<'a> {
         fresh: Fresh,
         /// How both ends prove who they are.
         signing: Signing<'a>,
+    },
+    /// Our own, on anything that carries bytes.
+    Native {
+        /// The guest's.
+        keys: &'a Keys,
+        /// Random: what makes this request another one than every other.
+        id: u64,
+        /// Which run of its target it means, if only that one is to be touched.
+        guard: Option<Incarnation>,
     },
 }
 
@@ -67,6 +81,8 @@ pub enum Reply {
     EndOfList,
     /// Not done, or not known to be done. The other end's log says why.
     Failed,
+    /// Likewise, and why. Only our own wire can say that.
+    NotDone(Failure),
     /// Not allowed.
     Denied,
     /// No reply in time. It may have been done, or may still be.
@@ -87,10 +103,10 @@ pub struct Client {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one, and no allocator to box it with")]
 enum Wire {
     Serial(SerialClient),
     Packet(PacketClient),
+    Native(NativeClient),
 }
 
 /// Calls a method of whatever wire is spoken.
@@ -99,12 +115,14 @@ macro_rules! on_wire {
         match &$client.wire {
             Wire::Serial($end) => $call,
             Wire::Packet($end) => $call,
+            Wire::Native($end) => $call,
         }
     };
     (mut $client:expr, $end:ident => $call:expr) => {
         match &mut $client.wire {
             Wire::Serial($end) => $call,
             Wire::Packet($end) => $call,
+            Wire::Native($end) => $call,
         }
     };
 }
@@ -116,6 +134,7 @@ impl Client {
             Speak::ClassicSerial { seqno } => {
                 Wire::Serial(SerialClient::new(ask, seqno, deadline).map_err(Unspeakable::Name)?)
             }
+            Speak::Native { keys, id, guard } => Wire::Native(NativeClient::new(keys, ask, id, guard, deadline)),
             Speak::ClassicPacket { fresh, signing } => Wire::Packet(PacketClient::new(ask, fresh, signing, deadline)),
         };
         Ok(Client { wire })

@@ -221,6 +221,9 @@ mod tests {
             received: Millis(received),
             deadline: Millis(received + 25_000),
             remember_until: Millis(received + 60_000),
+            guard: None,
+            after: None,
+            native: false,
         }
     }
 

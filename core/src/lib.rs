@@ -12,6 +12,7 @@
 //! | [`ledger`] | at most once: what was asked before, and what came of it |
 //! | [`driver`] | runs either end over a blocking port, for an agent or firmware |
 //! | [`classic`] | fence-virt's own bytes |
+//! | [`native`] | our own |
 //!
 //! # Call order
 //!
@@ -32,13 +33,14 @@ pub mod driver;
 pub mod endpoint;
 pub mod ledger;
 pub mod listener;
+pub mod native;
 pub mod words;
 
 pub use client::{Client, Reply, Signing, Speak, Unspeakable};
 pub use endpoint::Endpoint;
 pub use ledger::{Admit, Ledger, NotAdmitted, Permit, Remembered};
-pub use listener::{Accept, Event, Listener, NotNow, Refusal, RequestId, Trust};
+pub use listener::{Accept, Event, Listener, NativeAccept, NotNow, Refusal, RequestId, Trust};
 pub use words::{
-    Answer, Ask, BadName, ConfirmedOff, Entropy, Failure, GuestName, ListEntry, Millis, Observation, Outcome, Power,
-    PowerAction, Request, RequestKey, Restart, Target, Uuid,
+    Answer, Ask, BadName, ConfirmedOff, Details, Entropy, Failure, GuestName, Incarnation, ListEntry, Millis,
+    Observation, Outcome, Power, PowerAction, Request, RequestKey, Restart, Target, Uuid,
 };

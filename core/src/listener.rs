@@ -1,20 +1,25 @@
 //! The end that answers: takes requests off a channel, hands each out once, and takes its answer back by id.
 //!
-//! Here is what every wire shares; how each is listened to is in `listener/serial.rs` and `listener/packet.rs`.
+//! Here is what every wire shares; how each is listened to is in `listener/serial.rs`, `listener/native.rs` (both behind
+//! `listener/stream.rs`) and `listener/packet.rs`.
 
+mod native;
 mod outbox;
 mod packet;
 mod serial;
+mod stream;
 
 use crate::Endpoint;
 use crate::classic::key::{Hash, Key};
 use crate::classic::packet::Unproved;
 use crate::classic::{Malformed, TIME_TO_ACT_MS};
-use crate::words::{Answer, Entropy, Millis, Request};
+use crate::native::keys::Keys;
+use crate::words::{Answer, Details, Entropy, Millis, Request};
+pub use native::{DEADLINE_MAX, HALF_OPEN, WORKING};
 pub use packet::HANDSHAKE_TIME;
 use packet::PacketListener;
-use serial::SerialListener;
 pub use serial::{FRAME_TIME, PIPELINE_TIME};
+use stream::StreamListener;
 
 /// How long bytes are discarded after a serial or virtio channel was connected, and around a reset of its guest: what
 /// comes then may have waited in the channel since who knows when.
@@ -26,18 +31,33 @@ pub const REPLY_TIME: Millis = Millis(5_000);
 /// Refusals held until they are polled; more are counted no further.
 const REFUSALS: usize = 4;
 
-/// What a listener accepts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a listener of a channel accepts.
+#[derive(Clone, Debug)]
 pub struct Accept {
-    /// How long bytes are discarded after [`Endpoint::opened`]; [`SETTLE`] unless there can be no old ones.
+    /// How long bytes are discarded after [`Endpoint::opened`], for the classic wire; [`SETTLE`] unless there can be no old
+    /// ones.
     pub settle: Millis,
     /// From when on after its receipt nothing may be begun for a classic request.
     pub time_to_act: Millis,
+    /// Whether fence-virt's wire is answered.
+    pub classic: bool,
+    /// Whether our own is, and to whom.
+    pub native: Option<NativeAccept>,
+}
+
+/// To whom our own wire is answered.
+#[derive(Clone, Debug)]
+pub struct NativeAccept {
+    /// The guest's keys; or those that everybody has.
+    pub keys: Keys,
+    /// Which run of the owner's program this is: random.
+    pub instance: u64,
 }
 
 impl Default for Accept {
+    /// fence-virt's wire alone.
     fn default() -> Self {
-        Accept { settle: SETTLE, time_to_act: Millis(TIME_TO_ACT_MS) }
+        Accept { settle: SETTLE, time_to_act: Millis(TIME_TO_ACT_MS), classic: true, native: None }
     }
 }
 
@@ -84,6 +104,15 @@ pub enum Refusal {
     Reflection,
     /// The caller has not asked and proved all in time. The connection is to be closed.
     TooSlow,
+    /// A whole frame of our own wire that proves nothing here: of another key or session, or a recording.
+    NotProved,
+    /// A hello of somebody who has the key and speaks only these versions of our wire.
+    Version {
+        /// The oldest.
+        min: u8,
+        /// The newest.
+        max: u8,
+    },
 }
 
 /// Why [`Listener::answer`] did not take an answer.
@@ -121,8 +150,9 @@ pub struct Listener {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is no allocator to box it with")]
 enum Wire {
-    Serial(SerialListener),
+    Stream(StreamListener),
     Packet(PacketListener),
 }
 
@@ -130,13 +160,13 @@ enum Wire {
 macro_rules! on_wire {
     ($listener:expr, $end:ident => $call:expr) => {
         match &$listener.wire {
-            Wire::Serial($end) => $call,
+            Wire::Stream($end) => $call,
             Wire::Packet($end) => $call,
         }
     };
     (mut $listener:expr, $end:ident => $call:expr) => {
         match &mut $listener.wire {
-            Wire::Serial($end) => $call,
+            Wire::Stream($end) => $call,
             Wire::Packet($end) => $call,
         }
     };
@@ -144,8 +174,8 @@ macro_rules! on_wire {
 
 impl Listener {
     /// For a serial port or channel; with no connection yet.
-    pub const fn new(accept: Accept) -> Listener {
-        Listener { wire: Wire::Serial(SerialListener::new(accept)) }
+    pub fn new(accept: Accept) -> Listener {
+        Listener { wire: Wire::Stream(StreamListener::new(accept)) }
     }
 
     /// For a connection of TCP or vsock, which carries one request; with no connection yet. `time_to_act`: from when on
@@ -162,14 +192,38 @@ impl Listener {
     /// Takes the answer to a request that was handed out. A list is answered with its first entry or its end, then
     /// with one more at each [`Event::EntryWanted`].
     pub fn answer(&mut self, id: RequestId, answer: Answer<'_>, now: Millis) -> Result<(), NotNow> {
-        on_wire!(mut self, end => end.answer(id, answer, now))
+        self.answer_with(id, answer, Details::NONE, now)
+    }
+
+    /// Likewise, with what else is known: our own wire says that too.
+    pub fn answer_with(
+        &mut self,
+        id: RequestId,
+        answer: Answer<'_>,
+        details: Details,
+        now: Millis,
+    ) -> Result<(), NotNow> {
+        match &mut self.wire {
+            Wire::Stream(end) => end.answer(id, answer, details, now),
+            Wire::Packet(end) => end.answer(id, answer, now),
+        }
+    }
+
+    /// Takes bytes that were in the channel before it was opened, or its guest was reset. Only a wire that knows old from
+    /// new makes anything of them. As [`Endpoint::receive`], it says how many were taken.
+    #[must_use = "the bytes that were not taken are to be given again"]
+    pub fn receive_old(&mut self, bytes: &[u8], now: Millis) -> usize {
+        match &mut self.wire {
+            Wire::Stream(end) => end.receive_old(bytes, now),
+            Wire::Packet(_) => bytes.len(),
+        }
     }
 
     /// The guest has been reset: nobody waits for a reply any more, and what comes in the next 200 ms may be from
     /// before. Nothing of either is kept.
     pub fn guest_was_reset(&mut self, now: Millis) {
         match &mut self.wire {
-            Wire::Serial(end) => end.guest_was_reset(now),
+            Wire::Stream(end) => end.guest_was_reset(now),
             Wire::Packet(end) => end.closed(now),
         }
     }
@@ -178,7 +232,7 @@ impl Listener {
     /// and made anew at the next byte. Never so where the connection itself is part of what was proved.
     pub fn is_idle(&self) -> bool {
         match &self.wire {
-            Wire::Serial(end) => end.is_idle(),
+            Wire::Stream(end) => end.is_idle(),
             Wire::Packet(_) => false,
         }
     }
@@ -186,7 +240,7 @@ impl Listener {
     /// Whether all is said that will be: the connection is to be closed.
     pub fn is_over(&self) -> bool {
         match &self.wire {
-            Wire::Serial(_) => false,
+            Wire::Stream(_) => false,
             Wire::Packet(end) => end.is_over(),
         }
     }
@@ -194,7 +248,7 @@ impl Listener {
     /// Whether the caller has proved what it has to prove. Who can hold only so many connections closes others first.
     pub fn is_proved(&self) -> bool {
         match &self.wire {
-            Wire::Serial(_) => true,
+            Wire::Stream(_) => true,
             Wire::Packet(end) => end.is_proved(),
         }
     }

@@ -232,6 +232,34 @@ impl PowerAction {
     }
 }
 
+/// The mark of one run of a guest: another in the next. 128 random bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Incarnation([u8; 16]);
+
+impl Incarnation {
+    /// These bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Incarnation {
+        Incarnation(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// What one end asks of the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -283,9 +311,23 @@ pub struct Request {
     pub(crate) received: Millis,
     pub(crate) deadline: Millis,
     pub(crate) remember_until: Millis,
+    pub(crate) guard: Option<Incarnation>,
+    /// Of a list: the guests after this one.
+    pub(crate) after: Option<Uuid>,
+    pub(crate) native: bool,
 }
 
 impl Request {
+    /// Whether it came over our own wire.
+    pub const fn is_native(&self) -> bool {
+        self.native
+    }
+
+    /// Which run of its target it means, if it says so: another one is not to be touched for it.
+    pub const fn guard(&self) -> Option<Incarnation> {
+        self.guard
+    }
+
     /// What is asked.
     pub const fn ask(&self) -> &Ask {
         &self.ask
@@ -396,6 +438,22 @@ pub struct ListEntry<'a> {
     pub uuid: Uuid,
     /// Whether it runs.
     pub power: Power,
+}
+
+/// What is known besides an answer, for a wire that can say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Details {
+    /// What the target's power was before a power action.
+    pub before: Power,
+    /// Which run of the target there is now, where it runs and that is known.
+    pub incarnation: Option<Incarnation>,
+    /// Whether this repeats the answer to an earlier copy of the request.
+    pub repeated: bool,
+}
+
+impl Details {
+    /// Nothing is.
+    pub const NONE: Details = Details { before: Power::Unknown, incarnation: None, repeated: false };
 }
 
 /// What the listener's owner answers to a request that it was handed.

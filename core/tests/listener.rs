@@ -472,7 +472,7 @@ fn a_request_is_failed_and_withdrawn_after_25_s() {
 /// The time to act is the configuration's.
 #[test]
 fn the_time_to_act_can_be_set() {
-    let mut end = Answering::connected(Accept { settle: Millis(0), time_to_act: Millis(700) });
+    let mut end = Answering::connected(Accept { settle: Millis(0), time_to_act: Millis(700), ..Accept::default() });
     let (id, request) = end.asked(&frame(&off("vm1"), 1));
     assert_eq!(request.deadline(), request.received().plus(Millis(700)));
     assert_eq!(end.later(700), [Event::Withdrawn(id)]);

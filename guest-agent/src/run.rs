@@ -119,7 +119,7 @@ fn converse<S: System>(
             Reply::Power(Power::On) => Ok(status(system, Text::StatusOn, Exit::Done)),
             Reply::Power(Power::Off) => Ok(status(system, Text::StatusOff, Exit::Off)),
             Reply::Power(Power::Unknown) => Err(Broken::Unknown),
-            Reply::Failed => Err(Broken::Failed),
+            Reply::Failed | Reply::NotDone(_) => Err(Broken::Failed),
             Reply::Denied => Err(Broken::Denied),
             Reply::TimedOut => Err(Broken::Lost(Errno::TIMEDOUT)),
             // What the serial wire cannot say is there for the compiler.

@@ -12,7 +12,7 @@
 //! ```
 
 use crate::guests::Requester;
-use crate::power::incarnation::Incarnation;
+use crate::power::incarnation::{self, Incarnation};
 use crate::power::{Earlier, Order};
 use fencewire_core::{Failure, Millis, Outcome, PowerAction, Remembered, RequestKey, Restart};
 use rustix::fs::{FlockOperation, flock};
@@ -235,7 +235,7 @@ impl Journal {
         };
         let requester = Requester::parse(&requester)?;
         let earlier = Earlier {
-            incarnation: incarnation.as_deref().and_then(Incarnation::parse),
+            incarnation: incarnation.as_deref().and_then(incarnation::parse),
             seen_off: Some(seen_off).filter(|seen| *seen > Millis(0)),
         };
         Some(Entry { requester, key: RequestKey { id, body }, until: Millis(until), what, earlier })

@@ -12,6 +12,7 @@
 //! | [`config`] | the file, checked |
 //! | [`channels`] | where channels are, who is at their other end, how they are opened |
 //! | [`guests`] | names and UUIDs |
+//! | [`enrolled`] | which guests have keys of their own |
 //! | [`policy`] | who may do what to whom |
 //! | [`power`] | what a hypervisor is asked and told, and when |
 //! | [`bridge`] | the event loop that moves all this |
@@ -23,6 +24,7 @@ pub mod bridge;
 pub mod channels;
 pub mod clock;
 pub mod config;
+pub mod enrolled;
 pub mod entropy;
 pub mod guests;
 pub mod journal;

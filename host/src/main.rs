@@ -3,11 +3,16 @@
 //! ```text
 //! fencewired --config FILE          serve
 //! fencewired check --config FILE    say what is wrong with a configuration
+//! fencewired keygen                 make the host's master key
+//! fencewired enroll GUEST           give a guest a key of its own
+//! fencewired revoke GUEST           make that key worthless
 //! ```
 
+use fencewire_core::Uuid;
 use fencewired::bridge::{Bridge, Handle};
 use fencewired::channels::ChannelSpec;
 use fencewired::config::{self, Config, Findings, HypervisorConfig};
+use fencewired::enrolled::{Enrolled, write_new};
 use fencewired::guests::Member;
 use fencewired::notify::Notifier;
 use fencewired::power::hypervisor::{Guest, HypervisorError, Source};
@@ -17,6 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,6 +39,12 @@ fencewired: fences virtual machines for their siblings, through the channel each
 
   fencewired [--config FILE]         serve (FILE: /etc/fencewire/fencewired.toml)
   fencewired check [--config FILE]   say by line what is wrong with FILE; exit 1 if it cannot be served
+  fencewired keygen [--config FILE]  make the master key that wire.master_key names
+  fencewired enroll GUEST [--out KEY] [--config FILE]
+                                     give a guest a key of its own, in a new file KEY or on standard output; the one
+                                     that it had is worthless from the next reload on
+  fencewired revoke GUEST [--config FILE]
+                                     make a guest's key worthless from the next reload on
   fencewired --version | --help
 
 FENCEWIRED_LOG sets what is logged to standard error: error, warn, info (default), debug.
@@ -41,6 +53,9 @@ FENCEWIRED_LOG sets what is logged to standard error: error, warn, info (default
 enum Command {
     Serve(PathBuf),
     Check(PathBuf),
+    Keygen(PathBuf),
+    Enroll { file: PathBuf, guest: Member, out: Option<PathBuf> },
+    Revoke { file: PathBuf, guest: Member },
     Say(String),
 }
 
@@ -58,6 +73,9 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Check(file) => check(&file),
+        Command::Keygen(file) => keygen(&file),
+        Command::Enroll { file, guest, out } => enroll(&file, &guest, out.as_deref()),
+        Command::Revoke { file, guest } => revoke(&file, &guest),
         Command::Serve(file) => serve(&file),
     };
     match done {
@@ -71,7 +89,8 @@ fn main() -> ExitCode {
 
 fn command(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::Error> {
     let mut parser = lexopt::Parser::from_iter(args);
-    let (mut file, mut checks) = (PathBuf::from(DEFAULT_CONFIG), false);
+    let mut file = PathBuf::from(DEFAULT_CONFIG);
+    let (mut verb, mut guest, mut out) = (None, None, None);
     while let Some(arg) = parser.next()? {
         match arg {
             Short('c') | Long("config") => file = parser.value()?.into(),
@@ -79,12 +98,25 @@ fn command(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::
             Short('V') | Long("version") => {
                 return Ok(Command::Say(format!("fencewired {}\n", env!("CARGO_PKG_VERSION"))));
             }
-            Value(verb) if verb == "check" && !checks => checks = true,
+            Long("out") if verb.as_deref() == Some("enroll") => out = Some(parser.value()?.into()),
+            Value(word) if verb.is_none() && VERBS.iter().any(|known| word == *known) => verb = Some(word.string()?),
+            Value(word) if matches!(verb.as_deref(), Some("enroll" | "revoke")) && guest.is_none() => {
+                guest = Some(Member::parse(&word.string()?));
+            }
             other => return Err(other.unexpected()),
         }
     }
-    Ok(if checks { Command::Check(file) } else { Command::Serve(file) })
+    match (verb.as_deref(), guest) {
+        (Some("check"), _) => Ok(Command::Check(file)),
+        (Some("keygen"), _) => Ok(Command::Keygen(file)),
+        (Some("enroll"), Some(guest)) => Ok(Command::Enroll { file, guest, out }),
+        (Some("revoke"), Some(guest)) => Ok(Command::Revoke { file, guest }),
+        (Some(verb), None) => Err(format!("{verb}: which guest?").into()),
+        _ => Ok(Command::Serve(file)),
+    }
 }
+
+const VERBS: [&str; 4] = ["check", "keygen", "enroll", "revoke"];
 
 /// A configuration and what there is to say of it; or all that as the error.
 fn load(file: &Path) -> Result<(Config, Findings), String> {
@@ -153,6 +185,77 @@ fn serve(file: &Path) -> Result<(), String> {
         })
         .map_err(|why| format!("fencewired: no thread could be started: {why}\n"))?;
     bridge.run().map_err(|why| format!("fencewired: the event queue failed: {why}\n"))
+}
+
+/// Where the configuration has the master key. It need not be a configuration that can be served: without the key it is none.
+fn master_key(file: &Path) -> Result<PathBuf, String> {
+    config::master_key(file).map_err(|why| format!("{}: {why}\n", file.display()))
+}
+
+fn keygen(file: &Path) -> Result<(), String> {
+    let path = master_key(file)?;
+    Enrolled::create(&path).map_err(|why| format!("fencewired: {why}\n"))?;
+    let shown = path.display();
+    println!(
+        "{shown}: made. Let the user that fencewired runs as read it, and nobody else; keep a copy where you keep secrets"
+    );
+    Ok(())
+}
+
+fn enroll(file: &Path, guest: &Member, out: Option<&Path>) -> Result<(), String> {
+    let (guest, mut enrolled) = enrolled(file, guest)?;
+    let said = |why: String| format!("fencewired: {why}\n");
+    if let Some(out) = out.filter(|out| out.exists()) {
+        return Err(said(format!("{} is there already: name a new file with --out", out.display())));
+    }
+    let key = enrolled.enroll(guest).map_err(said)?;
+    match out {
+        Some(out) => {
+            let written = write_new(out, &*key);
+            written.map_err(|why| said(format!("{} cannot be written ({why}): enroll again", out.display())))?;
+            eprintln!(
+                "{guest}: its key is in {}. Copy it into the guest, reload fencewired, remove the file",
+                out.display()
+            );
+        }
+        None => {
+            io::stdout().write_all(&*key).map_err(|why| said(format!("standard output: {why}: enroll again")))?;
+            eprintln!("{guest}: that is its key. Reload fencewired");
+        }
+    }
+    Ok(())
+}
+
+fn revoke(file: &Path, guest: &Member) -> Result<(), String> {
+    let (guest, mut enrolled) = enrolled(file, guest)?;
+    enrolled.revoke(guest).map_err(|why| format!("fencewired: {why}\n"))?;
+    println!("{guest}: its key is worthless once fencewired is reloaded; it is not served until it is enrolled again");
+    Ok(())
+}
+
+/// Who is meant, and who is enrolled. A name has to be one that a hypervisor knows.
+fn enrolled(file: &Path, guest: &Member) -> Result<(Uuid, Enrolled), String> {
+    let path = master_key(file)?;
+    let enrolled = Enrolled::load(&path).map_err(|why| format!("fencewired: {} {why}\n", path.display()))?;
+    let name = match guest {
+        Member::Uuid(uuid) => return Ok((*uuid, enrolled)),
+        Member::Name(name) => name,
+    };
+    let (config, _) = load(file)?;
+    let mut bearers: Vec<Uuid> = Vec::new();
+    for hypervisor in &config.hypervisors {
+        let guests = guests_of(hypervisor).map_err(|why| {
+            format!("fencewired: {} does not say who {name:?} is ({why}): give its UUID\n", hypervisor.uri)
+        })?;
+        bearers.extend(guests.iter().filter(|guest| guest.name == *name).map(|guest| guest.uuid));
+    }
+    bearers.sort_unstable();
+    bearers.dedup();
+    match bearers[..] {
+        [uuid] => Ok((uuid, enrolled)),
+        [] => Err(format!("fencewired: no hypervisor knows a guest {name:?}: see virsh list --all --uuid --name\n")),
+        _ => Err(format!("fencewired: more than one guest bears the name {name:?}: give its UUID\n")),
+    }
 }
 
 /// Takes over what the file says by now. One that cannot be served changes nothing.

@@ -66,10 +66,19 @@ impl Actions {
 /// Who asks, with what the policy has to know of how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By<'a> {
-    /// A guest, by a channel of that type.
-    Guest(Uuid, PortType),
+    /// A guest.
+    Guest(Uuid, Via),
     /// A holder of the key that lets it target that group.
     Holder(HolderId, &'a str),
+}
+
+/// How a guest asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// Over fence-virt's wire, by a channel of that type.
+    Classic(PortType),
+    /// Over our own.
+    Native,
 }
 
 impl By<'_> {
@@ -122,8 +131,8 @@ impl Allowed {
 pub enum Denied {
     /// No hypervisor knows the guest that the channel is for.
     UnknownRequester,
-    /// The requester is in no group that may use the classic wire, or the key's group may not.
-    NoClassic,
+    /// The requester is in no group that may use its wire, or the key's group may not.
+    NoGroup,
     /// No group has both in it, or none knows the target.
     NotTogether,
     /// The group that has both does not have this action.
@@ -138,7 +147,9 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Denied::UnknownRequester => "the hypervisor knows no guest of the channel's name: see channel.guest",
-            Denied::NoClassic => "the guest is in no group with classic = true, or the key's group has it not",
+            Denied::NoGroup => {
+                "the guest is in no group that may use this wire (fence-virt's takes classic = true), or the key's may not"
+            }
             Denied::NotTogether => "no group has both guests, or there is no such guest",
             Denied::Action => "the group's actions do not have this one",
             Denied::Itself => "a guest may not change its own power without allow_self = true",
@@ -154,7 +165,7 @@ impl fmt::Display for Denied {
 #[derive(Debug)]
 pub struct Policy {
     groups: Vec<(Group, HashSet<Uuid>)>,
-    /// The groups of each guest that may use the classic wire, by their place in `groups`.
+    /// The groups of each guest, by their place in `groups`.
     of: HashMap<Uuid, Vec<usize>>,
     classic_virtio: bool,
 }
@@ -173,15 +184,15 @@ impl Policy {
         self.of.clear();
         for (at, (group, bound)) in self.groups.iter_mut().enumerate() {
             *bound = group.members.iter().filter_map(|member| roster.member(member)).collect();
-            for guest in bound.iter().filter(|_| group.classic) {
+            for guest in bound.iter() {
                 self.of.entry(*guest).or_default().push(at);
             }
         }
     }
 
-    /// May whoever asks, over the classic wire, do this to `target`?
+    /// May whoever asks do this to `target`?
     pub fn power(&self, by: By<'_>, action: PowerAction, target: Option<Uuid>) -> Result<Allowed, Denied> {
-        if matches!(by, By::Guest(_, PortType::Virtio)) && !self.classic_virtio {
+        if matches!(by, By::Guest(_, Via::Classic(PortType::Virtio))) && !self.classic_virtio {
             return Err(Denied::ClassicVirtio);
         }
         let target = target.ok_or(Denied::NotTogether)?;
@@ -200,7 +211,7 @@ impl Policy {
 
     /// May whoever asks know whether anybody is there, and whom it may fence?
     pub fn greet(&self, by: By<'_>) -> Result<(), Denied> {
-        self.of(by).next().map(|_| ()).ok_or(Denied::NoClassic)
+        self.of(by).next().map(|_| ()).ok_or(Denied::NoGroup)
     }
 
     /// Whether `target` belongs on the list of whom whoever asks may fence.
@@ -240,13 +251,14 @@ impl Policy {
         self.of(by).filter(move |(_, bound)| bound.contains(&target)).map(|(group, _)| group)
     }
 
-    /// The groups that whoever asks may use over the classic wire: those that a guest is in, or the key's.
+    /// The groups that whoever asks may use over its wire: those that a guest is in, or the key's.
     fn of<'a>(&'a self, by: By<'a>) -> impl Iterator<Item = &'a (Group, HashSet<Uuid>)> {
-        let (guests, keys) = match by {
-            By::Guest(guest, _) => (self.of.get(&guest), None),
-            By::Holder(_, group) => (None, Some(group)),
+        let (guests, keys, native) = match by {
+            By::Guest(guest, via) => (self.of.get(&guest), None, via == Via::Native),
+            By::Holder(_, group) => (None, Some(group), false),
         };
         let guests = guests.into_iter().flatten().filter_map(|at| self.groups.get(*at));
+        let guests = guests.filter(move |(group, _)| native || group.classic);
         let is_keys = move |group: &Group| keys.is_some_and(|name| group.name == name && group.classic);
         let keys = keys.is_some().then(|| self.groups.iter().filter(move |(group, _)| is_keys(group)));
         guests.chain(keys.into_iter().flatten())
@@ -261,7 +273,7 @@ mod tests {
     const B: Uuid = Uuid::from_bytes([0xb; 16]);
     const C: Uuid = Uuid::from_bytes([0xc; 16]);
     const OFF: PowerAction = PowerAction::Off;
-    const BY_A: By<'static> = By::Guest(A, PortType::Serial);
+    const BY_A: By<'static> = By::Guest(A, Via::Classic(PortType::Serial));
 
     fn group(members: &[Uuid]) -> Group {
         Group {
@@ -283,8 +295,8 @@ mod tests {
     fn members_of_one_group_may_and_nobody_else() {
         assert_eq!(ask(vec![group(&[A, B])], OFF, B), Ok(B));
         assert_eq!(ask(vec![group(&[A, B]), group(&[B, C])], OFF, C), Err(Denied::NotTogether));
-        assert_eq!(ask(vec![group(&[B, C])], OFF, B), Err(Denied::NoClassic));
-        assert_eq!(ask(vec![], OFF, B), Err(Denied::NoClassic));
+        assert_eq!(ask(vec![group(&[B, C])], OFF, B), Err(Denied::NoGroup));
+        assert_eq!(ask(vec![], OFF, B), Err(Denied::NoGroup));
     }
 
     #[test]
@@ -309,15 +321,17 @@ mod tests {
     fn without_classic_nothing_is_asked_over_the_classic_wire() {
         let mut off = group(&[A, B]);
         off.classic = false;
-        assert_eq!(ask(vec![off.clone()], OFF, B), Err(Denied::NoClassic));
-        assert!(!Policy::new(vec![off], true).lists(BY_A, B));
+        assert_eq!(ask(vec![off.clone()], OFF, B), Err(Denied::NoGroup));
+        let policy = Policy::new(vec![off], true);
+        assert!(!policy.lists(BY_A, B));
+        assert!(policy.power(By::Guest(A, Via::Native), OFF, Some(B)).is_ok(), "and over our own all the same");
     }
 
     #[test]
     fn on_a_virtio_port_power_needs_the_operators_word() {
         for (word, expected) in [(false, Some(Denied::ClassicVirtio)), (true, None)] {
             let policy = Policy::new(vec![group(&[A, B])], word);
-            let by = By::Guest(A, PortType::Virtio);
+            let by = By::Guest(A, Via::Classic(PortType::Virtio));
             let asked = policy.power(by, OFF, Some(B));
             assert_eq!(asked.err(), expected);
             assert_eq!(policy.status(by, Some(B)), Ok(B));
@@ -334,10 +348,10 @@ mod tests {
         let asked = |by, target| policy.power(by, OFF, Some(target)).map(|allowed| allowed.requester());
         assert_eq!(asked(by, B), Ok(Requester::Holder(holder)));
         assert_eq!(asked(by, C), Err(Denied::NotTogether));
-        assert_eq!(asked(By::Holder(holder, "none"), B), Err(Denied::NoClassic));
+        assert_eq!(asked(By::Holder(holder, "none"), B), Err(Denied::NoGroup));
         assert!(policy.lists(by, A) && !policy.lists(by, C));
         other.classic = false;
-        assert_eq!(Policy::new(vec![other], false).greet(By::Holder(holder, "other")), Err(Denied::NoClassic));
+        assert_eq!(Policy::new(vec![other], false).greet(By::Holder(holder, "other")), Err(Denied::NoGroup));
     }
 
     #[test]

@@ -116,6 +116,10 @@ pub enum Malformed {
     Flags(u8),
     /// The domain field holds no name that a guest can have.
     Name(BadName),
+    /// A deadline of our own wire's that is over ten minutes away: it was counted on another clock.
+    Deadline,
+    /// A body of our own wire's that nobody of this version can read.
+    Body,
 }
 
 impl fmt::Display for Malformed {
@@ -124,6 +128,8 @@ impl fmt::Display for Malformed {
             Malformed::Action(byte) => write!(f, "{byte} is no action"),
             Malformed::Flags(bits) => write!(f, "flags {bits:#04x} has an undefined bit"),
             Malformed::Name(why) => fmt::Display::fmt(why, f),
+            Malformed::Deadline => f.write_str("its deadline is over ten minutes away"),
+            Malformed::Body => f.write_str("its body cannot be read"),
         }
     }
 }

@@ -124,6 +124,13 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// For what another wire says of a guest.
+    pub(crate) fn of(listed: &ListEntry<'_>) -> Entry {
+        let bytes = encode_entry(listed);
+        let length = bytes.iter().take(NAME_FIELD - 1).take_while(|&&byte| byte != 0).count();
+        Entry { bytes, name_len: length as u8, uuid: Some(listed.uuid), power: listed.power }
+    }
+
     /// The name's bytes, whatever they are: up to 63.
     pub fn name(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.name_len)).unwrap_or_default()

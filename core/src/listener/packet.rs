@@ -220,6 +220,9 @@ impl PacketListener {
                     received: now,
                     deadline: now.plus(self.time_to_act),
                     remember_until: now.plus(Millis(REMEMBERED_MS)),
+                    guard: None,
+                    after: None,
+                    native: false,
                 });
             }
             Err(why) => {

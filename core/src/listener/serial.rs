@@ -14,7 +14,7 @@
 //! reply, that reply is never sent, lest it be taken for the later one's.
 
 use super::outbox::Outbox;
-use super::{Accept, Event, NotNow, REFUSALS, REPLY_TIME, Refusal, RequestId, SETTLE};
+use super::{Event, NotNow, REFUSALS, REPLY_TIME, Refusal, RequestId, SETTLE};
 use crate::Endpoint;
 use crate::classic::serial::{self, Cut, Deframer};
 use crate::classic::{Code, REMEMBERED_MS, code_for};
@@ -39,7 +39,8 @@ const NOISE_TIME: Millis = Millis(1_000);
 /// See [`super::Listener`].
 #[derive(Debug)]
 pub(super) struct SerialListener {
-    accept: Accept,
+    settle: Millis,
+    time_to_act: Millis,
     discard_until: Millis,
     deframer: Deframer,
     frame_since: Millis,
@@ -93,9 +94,10 @@ impl Stage {
 }
 
 impl SerialListener {
-    pub(super) const fn new(accept: Accept) -> SerialListener {
+    pub(super) const fn new(settle: Millis, time_to_act: Millis) -> SerialListener {
         SerialListener {
-            accept,
+            settle,
+            time_to_act,
             discard_until: Millis(0),
             deframer: Deframer::new(),
             frame_since: Millis(0),
@@ -218,8 +220,11 @@ impl SerialListener {
             ask,
             key,
             received: now,
-            deadline: now.plus(self.accept.time_to_act),
+            deadline: now.plus(self.time_to_act),
             remember_until: now.plus(Millis(REMEMBERED_MS)),
+            guard: None,
+            after: None,
+            native: false,
         };
         let id = RequestId(self.next_id);
         self.next_id += 1;
@@ -300,7 +305,13 @@ impl SerialListener {
         }
     }
 
-    fn must_be_polled(&self) -> bool {
+    /// What has come belongs to somebody else: no frame of this wire was begun by it.
+    pub(super) fn forget_bytes(&mut self) {
+        self.deframer.reset();
+        let _ = self.deframer.take_noise();
+    }
+
+    pub(super) fn must_be_polled(&self) -> bool {
         self.withdrawn.is_some() || !self.refusals.is_empty()
     }
 
@@ -312,7 +323,7 @@ impl SerialListener {
 impl Endpoint for SerialListener {
     fn opened(&mut self, _entropy: &Entropy, now: Millis) {
         self.closed(now);
-        self.discard_until = now.plus(self.accept.settle);
+        self.discard_until = now.plus(self.settle);
     }
 
     fn receive(&mut self, bytes: &[u8], now: Millis) -> usize {

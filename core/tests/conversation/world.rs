@@ -288,9 +288,13 @@ impl World {
                 Reply::Entry(_) => continue,
                 Reply::Done | Reply::EndOfList => true,
                 Reply::Power(power) => power != Power::Unknown,
-                Reply::Failed | Reply::Denied | Reply::TimedOut | Reply::Closed | Reply::Dropped | Reply::NotProved => {
-                    false
-                }
+                Reply::Failed
+                | Reply::NotDone(_)
+                | Reply::Denied
+                | Reply::TimedOut
+                | Reply::Closed
+                | Reply::Dropped
+                | Reply::NotProved => false,
             };
             if success {
                 self.record.succeeded(asker.key, &asker.ask, last)?;

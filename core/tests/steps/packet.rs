@@ -287,6 +287,7 @@ impl Caller {
                 }
                 Reply::Denied => assert_eq!(code, Some(&3)),
                 Reply::Entry(_) | Reply::EndOfList => assert!(code == Some(&253) && self.ask == Ask::List),
+                Reply::NotDone(_) => panic!("this wire cannot say why"),
                 Reply::Failed | Reply::TimedOut | Reply::Closed | Reply::Dropped | Reply::NotProved => {}
             }
         }

@@ -7,11 +7,10 @@ use crate::channels::{Calls, ChannelSpec, Opened, Stream};
 use crate::clock;
 use crate::entropy::entropy;
 use crate::guests::Requester;
-use crate::policy::By;
+use crate::policy::{By, Via};
 use fencewire_core::classic::key::WeakHash;
 use fencewire_core::classic::packet::Unproved;
-use fencewire_core::words::ENTROPY_LEN;
-use fencewire_core::{Accept, Answer, Endpoint, Entropy, Event, Listener, Millis, Refusal, RequestId, Uuid};
+use fencewire_core::{Answer, Details, Endpoint, Event, Listener, Millis, Refusal, RequestId, Uuid};
 use mio::Token;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -119,16 +118,6 @@ impl Connection {
         self.listener.as_deref_mut()
     }
 
-    fn listen(&mut self, accept: Accept) -> &mut Listener {
-        let opened = self.opened;
-        self.listener.get_or_insert_with(|| {
-            let mut listener = Box::new(Listener::new(accept));
-            // The serial wire, which has no use for it.
-            listener.opened(&Entropy([0; ENTROPY_LEN]), opened);
-            listener
-        })
-    }
-
     fn is_over(&self) -> bool {
         self.listener.as_ref().is_some_and(|listener| listener.is_over())
     }
@@ -154,10 +143,10 @@ impl Connection {
     }
 
     /// Answers a request, if it is still out, and sends as much of that as goes at once.
-    pub(super) fn answer(&mut self, id: RequestId, answer: Answer<'_>, now: Millis) {
+    pub(super) fn answer(&mut self, id: RequestId, answer: Answer<'_>, details: Details, now: Millis) {
         if let Some(listener) = self.listener() {
             // Gone: it was withdrawn meanwhile.
-            let _ = listener.answer(id, answer, now);
+            let _ = listener.answer_with(id, answer, details, now);
         }
         // A fault shows itself again at the next turn.
         let _ = self.flush(now);
@@ -209,7 +198,7 @@ impl Bridge {
         let listener = match &channel.spec {
             ChannelSpec::Guest(_) => None,
             ChannelSpec::Keyed(keyed) => {
-                let mut listener = Box::new(Listener::of_packets(keyed.trust.trust().clone(), self.accept.time_to_act));
+                let mut listener = Box::new(Listener::of_packets(keyed.trust.trust().clone(), self.wires.time_to_act));
                 listener.opened(&entropy()?, now);
                 Some(listener)
             }
@@ -247,11 +236,15 @@ impl Bridge {
         Ok(())
     }
 
-    /// Who asks on a connection of that channel, from that address; none where that guest is not known.
-    pub(super) fn by(&self, channel: usize, from: Option<IpAddr>) -> Option<By<'_>> {
+    /// Who asks on a connection of that channel, from that address, over our own wire or not; none where that guest is not
+    /// known.
+    pub(super) fn by(&self, channel: usize, from: Option<IpAddr>, is_native: bool) -> Option<By<'_>> {
         let channel = &self.channels[channel];
         match &channel.spec {
-            ChannelSpec::Guest(own) => Some(By::Guest(self.roster.member(&own.guest)?, own.port)),
+            ChannelSpec::Guest(own) => {
+                let via = if is_native { Via::Native } else { Via::Classic(own.port) };
+                Some(By::Guest(self.roster.member(&own.guest)?, via))
+            }
             ChannelSpec::Keyed(keyed) => match Requester::holder(&channel.name, from?) {
                 Requester::Holder(holder) => Some(By::Holder(holder, &keyed.group)),
                 Requester::Guest(_) => None,
@@ -337,9 +330,7 @@ impl Bridge {
                     read += got;
                     let old = connection.old;
                     connection.old &= !drained;
-                    if !old {
-                        self.take(token, got);
-                    }
+                    self.take(token, got, old);
                     if drained {
                         return;
                     }
@@ -355,13 +346,49 @@ impl Bridge {
     }
 
     /// Gives what was read to the listener, and its events to whom they concern.
-    fn take(&mut self, token: usize, got: usize) {
+    fn take(&mut self, token: usize, got: usize, old: bool) {
+        self.make_listener(token);
         let mut done = 0;
         while done < got {
             let now = clock::now();
             let Some(connection) = self.connections.get_mut(&token) else { return };
-            done += connection.listen(self.accept).receive(&self.buffer[done..got], now);
+            // Nobody knows yet what may be answered there: whoever asks asks again.
+            let Some(listener) = connection.listener.as_deref_mut() else { return };
+            let bytes = &self.buffer[done..got];
+            done += if old { listener.receive_old(bytes, now) } else { listener.receive(bytes, now) };
             self.pump(token);
+        }
+    }
+
+    /// Makes the listener of a connection that has none, if it is known what may be answered there.
+    fn make_listener(&mut self, token: usize) {
+        let Some(connection) = self.connections.get(&token).filter(|connection| connection.listener.is_none()) else {
+            return;
+        };
+        let guest = self.channels[connection.channel].spec.guest();
+        let Some(accept) = self.wires.accept(guest.and_then(|guest| self.roster.member(guest))) else { return };
+        let Ok(entropy) = entropy() else { return };
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let mut listener = Box::new(Listener::new(accept));
+        listener.opened(&entropy, connection.opened);
+        connection.listener = Some(listener);
+    }
+
+    /// What may be answered to guests has changed: their listeners are made anew. Nobody waits for a reply of the old ones.
+    pub(super) fn listen_anew(&mut self) {
+        let is_guests =
+            |connection: &Connection| matches!(self.channels[connection.channel].spec, ChannelSpec::Guest(_));
+        let tokens: Vec<usize> =
+            self.connections.iter().filter(|(_, open)| is_guests(open)).map(|(token, _)| *token).collect();
+        for token in tokens {
+            if let Some(listener) = self.connections.get_mut(&token).and_then(Connection::listener) {
+                listener.closed(clock::now());
+                self.pump(token);
+            }
+            if let Some(connection) = self.connections.get_mut(&token) {
+                connection.listener = None;
+                connection.scheduled = None;
+            }
         }
     }
 
@@ -406,6 +433,13 @@ impl Bridge {
             Refusal::Torn(bytes) => tracing::warn!(channel, guest, bytes, "a frame stopped before its end"),
             Refusal::Malformed(why) => {
                 tracing::warn!(channel, guest, from, %why, "a frame that says nothing: answered with \"failed\"");
+            }
+            Refusal::NotProved => {
+                let why = "its sender has another key or session, or sends a recording";
+                tracing::warn!(channel, guest, why, "a frame that proves nothing");
+            }
+            Refusal::Version { min, max } => {
+                tracing::warn!(channel, guest, min, max, "an agent that speaks other versions of our wire: update it");
             }
             Refusal::TooMany => tracing::warn!(channel, guest, "more requests at once than are held: one dropped"),
             Refusal::Superseded => tracing::warn!(channel, guest, "a request that nobody waits for was dropped"),

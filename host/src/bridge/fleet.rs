@@ -29,6 +29,9 @@ pub(super) const PATIENCE: Millis = Millis(500);
 /// For so long, what the hypervisors said of who their guests are is not asked again for a name that nobody bears.
 const FRESH: Millis = Millis(100);
 
+/// For so long, a run that was seen marked is not looked at again: it could only have ended by somebody else's doing.
+const MARKS_LAST: Millis = Millis(10_000);
+
 /// Until a guest that was on its way from one hypervisor to another is looked for again.
 const SEARCH_AGAIN: Millis = Millis(200);
 
@@ -42,6 +45,8 @@ pub(super) struct Node {
     /// One thread that marks runs of guests. It may hang for half a minute, and nobody waits for it.
     marks: Pool,
     marking: HashSet<Uuid>,
+    /// Those that were marked, or seen marked, since then.
+    marked: (Millis, HashSet<Uuid>),
     /// What it said last of who its guests are.
     guests: Vec<Guest>,
     /// Since when its next answer to that is waited for.
@@ -100,6 +105,7 @@ impl Fleet {
                 queries: Arc::new(Pool::start("query", source.clone(), QUERY_THREADS)?),
                 marks: Pool::start("mark", source, 1)?,
                 marking: HashSet::new(),
+                marked: (Millis(0), HashSet::new()),
                 uri: config.uri,
                 deadline: config.deadline.min(time_to_act),
                 guests: Vec::new(),
@@ -337,6 +343,10 @@ impl Bridge {
         let learned = self.roster.learn(self.fleet.who_is_who(), is_complete);
         if !learned.bound.is_empty() || learned.unbound {
             self.policy.bind(&self.roster);
+            if self.wires.enrolled.is_some() {
+                // Who is at a channel's end may be another one now, with a key or without.
+                self.listen_anew();
+            }
         }
         for (name, uuid) in learned.bound {
             tracing::debug!(name, %uuid, "the configuration's guest is known");
@@ -360,6 +370,11 @@ impl Bridge {
 
     /// Marks what runs on that hypervisor and may be fenced.
     fn mark_runs(&mut self, at: usize) {
+        let now = clock::now();
+        let node = &mut self.fleet.nodes[at];
+        if now.since(node.marked.0) >= MARKS_LAST {
+            node.marked = (now, HashSet::new());
+        }
         let runs = self.fleet.nodes[at].guests.iter().filter(|guest| Said::from(guest.state) == Said::Active);
         let members = runs.map(|guest| guest.uuid).filter(|guest| self.policy.has(*guest));
         for guest in members.collect::<Vec<_>>() {
@@ -369,7 +384,7 @@ impl Bridge {
 
     fn mark(&mut self, at: usize, guest: Uuid) {
         let node = &mut self.fleet.nodes[at];
-        if !node.marking.insert(guest) {
+        if node.marked.1.contains(&guest) || !node.marking.insert(guest) {
             return;
         }
         let handle = self.handle.clone();
@@ -384,12 +399,15 @@ impl Bridge {
 
     /// A guest was marked, or cannot be.
     pub(super) fn marked(&mut self, at: usize, guest: Uuid) {
-        self.fleet.nodes[at].marking.remove(&guest);
+        let node = &mut self.fleet.nodes[at];
+        node.marking.remove(&guest);
+        node.marked.1.insert(guest);
     }
 
     /// A guest was started: wherever it runs, that is a new run of it.
     pub(super) fn mark_anew(&mut self, guest: Uuid) {
         for at in 0..self.fleet.nodes.len() {
+            self.fleet.nodes[at].marked.1.remove(&guest);
             if self.fleet.nodes[at].guests.iter().any(|known| known.uuid == guest) {
                 self.mark(at, guest);
             }

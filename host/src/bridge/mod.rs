@@ -20,6 +20,8 @@ mod requests;
 use crate::channels::ChannelSpec;
 use crate::clock;
 use crate::config::Config;
+use crate::enrolled::Enrolled;
+use crate::entropy::entropy;
 use crate::guests::{Requester, Roster};
 use crate::journal::Journal;
 use crate::notify::Notifier;
@@ -31,7 +33,8 @@ use crate::power::operation::Seen;
 use crate::power::owner::Said;
 use crate::records::Records;
 use connections::{Channel, Connection};
-use fencewire_core::{Accept, Millis, Uuid};
+use fencewire_core::native::keys::Keys;
+use fencewire_core::{Accept, Millis, NativeAccept, Uuid};
 use fleet::Fleet;
 use memory::Memory;
 use mio::{Events, Poll, Token, Waker};
@@ -67,7 +70,7 @@ pub struct Bridge {
     poll: Poll,
     handle: Handle,
     notes: Receiver<Note>,
-    accept: Accept,
+    wires: Wires,
     channels: Vec<Channel>,
     connections: HashMap<usize, Connection>,
     /// Listening sockets: which channel's.
@@ -122,6 +125,34 @@ enum Timer {
     Refresh,
     Search(u64),
     Stop,
+}
+
+/// Which wires are answered to whom.
+#[derive(Debug, PartialEq, Eq)]
+struct Wires {
+    time_to_act: Millis,
+    keyless: bool,
+    enrolled: Option<Enrolled>,
+    instance: u64,
+}
+
+impl Wires {
+    fn of(config: &Config, instance: u64) -> Wires {
+        Wires { time_to_act: config.time_to_act, keyless: config.keyless, enrolled: config.enrolled.clone(), instance }
+    }
+
+    /// What is answered to a guest. None: nothing yet, since whether it has a key is not known before it is.
+    fn accept(&self, guest: Option<Uuid>) -> Option<Accept> {
+        let accept = Accept { time_to_act: self.time_to_act, ..Accept::default() };
+        let native = |keys| Some(NativeAccept { keys, instance: self.instance });
+        let keyless = || if self.keyless { native(Keys::keyless()) } else { None };
+        let Some(enrolled) = &self.enrolled else { return Some(Accept { native: keyless(), ..accept }) };
+        Some(match enrolled.keys(guest?) {
+            // Who has a key is served with it and in no other way.
+            Some(keys) => Accept { classic: false, native: native(keys), ..accept },
+            None => Accept { native: keyless(), ..accept },
+        })
+    }
 }
 
 /// Reaches a running bridge from another thread.
@@ -210,7 +241,10 @@ impl Bridge {
         let poll = Poll::new().map_err(CannotStart::System)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(CannotStart::System)?);
         let (sender, notes) = mpsc::channel();
+        let random = entropy().map_err(CannotStart::System)?;
+        let instance = u64::from_le_bytes(*random.0.first_chunk().unwrap_or(&[0; 8]));
         let fixed = Fixed::of(&config);
+        let wires = Wires::of(&config, instance);
         let hypervisors = config.hypervisors.into_iter().zip(sources).collect();
         let fleet = Fleet::start(hypervisors, config.time_to_act).map_err(CannotStart::System)?;
         let policy = Policy::new(config.groups, config.classic_virtio);
@@ -219,7 +253,7 @@ impl Bridge {
             poll,
             handle: Handle { sender, waker },
             notes,
-            accept: Accept { time_to_act: config.time_to_act, ..Accept::default() },
+            wires,
             channels: config.channels.into_iter().map(Channel::new).collect(),
             connections: HashMap::new(),
             listeners: HashMap::new(),

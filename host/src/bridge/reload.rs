@@ -1,13 +1,13 @@
 //! Another configuration in place of the one that is served. What is the same in both is not touched: no connection of
 //! it is closed, and nothing that has begun is stopped.
 
-use super::Bridge;
 use super::connections::Channel;
 use super::requests::AskId;
+use super::{Bridge, Wires};
 use crate::channels::ChannelSpec;
 use crate::config::{Config, HypervisorConfig, RecordsConfig};
 use crate::policy::Policy;
-use fencewire_core::{Failure, Millis};
+use fencewire_core::Failure;
 use std::path::PathBuf;
 
 /// What of a configuration is fixed while the program runs.
@@ -46,8 +46,9 @@ impl Bridge {
         if self.stopping.is_some() {
             return;
         }
+        self.notifier.reloading();
         self.fixed.warn_of_changes(&Fixed::of(&config));
-        self.set_time_to_act(config.time_to_act);
+        self.set_wires(Wires::of(&config, self.wires.instance));
         self.policy = Policy::new(config.groups, config.classic_virtio);
         let members = self.policy.members().chain(config.channels.iter().filter_map(ChannelSpec::guest));
         self.roster = self.roster.anew(members);
@@ -56,17 +57,17 @@ impl Bridge {
         self.ask_who_is_who();
         let (gone, new) = self.replace_channels(config.channels);
         self.decide_waiting_anew();
-        tracing::info!(
-            gone,
-            new,
-            channels = self.channels.iter().filter(|channel| !channel.retired).count(),
-            "reloaded"
-        );
+        let channels = self.channels.iter().filter(|channel| !channel.retired).count();
+        tracing::info!(gone, new, channels, "reloaded");
+        self.notifier.ready(&format!("serving; channels: {channels}"));
     }
 
-    fn set_time_to_act(&mut self, time_to_act: Millis) {
-        self.accept.time_to_act = time_to_act;
-        self.fleet.set_time_to_act(&self.fixed.hypervisors, time_to_act);
+    fn set_wires(&mut self, wires: Wires) {
+        self.fleet.set_time_to_act(&self.fixed.hypervisors, wires.time_to_act);
+        if self.wires != wires {
+            self.wires = wires;
+            self.listen_anew();
+        }
     }
 
     /// Closes the channels that are not among `specs` and opens those that are not among the channels. Says how many.
@@ -110,7 +111,7 @@ impl Bridge {
         let waiting: Vec<AskId> = self.lanes.waiting().collect();
         for id in waiting {
             let allowed = self.asks.get(&id).and_then(|ask| {
-                let by = self.by(ask.channel, ask.from)?;
+                let by = self.by(ask.channel, ask.from, ask.request.is_native())?;
                 let fencewire_core::Ask::Power(action, _) = ask.request.ask() else { return None };
                 self.policy.power(by, *action, ask.target).ok()
             });

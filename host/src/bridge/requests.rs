@@ -11,8 +11,8 @@ use crate::power::lane::{Verdict, Waiting};
 use crate::power::operation::Seen;
 use crate::records::Record;
 use fencewire_core::{
-    Admit, Answer, Ask as What, Failure, ListEntry, Millis, Outcome, Permit, Power, PowerAction, Request, RequestId,
-    RequestKey, Restart, Target, Uuid,
+    Admit, Answer, Ask as What, Details, Failure, ListEntry, Millis, Outcome, Permit, Power, PowerAction, Request,
+    RequestId, RequestKey, Restart, Target, Uuid,
 };
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -75,6 +75,7 @@ impl Bridge {
     pub(super) fn decide(&mut self, id: AskId, fresh: bool) {
         let Some(ask) = self.asks.get(&id) else { return };
         let (channel, from, what) = (ask.channel, ask.from, ask.request.ask().clone());
+        let is_native = ask.request.is_native();
         let target = what.target().and_then(|target| self.roster.target(target));
         let unknown = self.is_unknown(id);
         if unknown && !fresh && self.refresh(id) {
@@ -83,13 +84,13 @@ impl Bridge {
         if unknown && self.fleet.is_incomplete() {
             return self.finish(id, Answer::Failed(Failure::Unreachable).into());
         }
-        if self.by(channel, from).is_none() {
+        if self.by(channel, from, is_native).is_none() {
             return self.deny(id, Denied::UnknownRequester);
         }
         if target.is_none() && self.is_missing_member(id) {
             return self.finish(id, Answer::Failed(Failure::NotFound).into());
         }
-        let Some(by) = self.by(channel, from) else { return };
+        let Some(by) = self.by(channel, from, is_native) else { return };
         let requester = by.requester();
         let decided = match &what {
             What::Monitor | What::List => self.policy.greet(by).map(|()| None),
@@ -121,7 +122,8 @@ impl Bridge {
     pub(super) fn is_unknown(&self, id: AskId) -> bool {
         let Some(ask) = self.asks.get(&id) else { return false };
         let target = ask.request.ask().target();
-        self.by(ask.channel, ask.from).is_none() || target.is_some_and(|target| self.roster.target(target).is_none())
+        self.by(ask.channel, ask.from, ask.request.is_native()).is_none()
+            || target.is_some_and(|target| self.roster.target(target).is_none())
     }
 
     /// Whether the ask's target is one that the configuration names and that does not exist.
@@ -224,9 +226,14 @@ impl Bridge {
             }
         }
         let Some(ask) = self.asks.get(&id) else { return };
-        let Some(by) = self.by(ask.channel, ask.from) else { return };
+        let Some(by) = self.by(ask.channel, ask.from, ask.request.is_native()) else { return };
         let mut rest: VecDeque<Listed> = listed.into_iter().filter(|guest| self.policy.lists(by, guest.uuid)).collect();
-        rest.make_contiguous().sort_by(|a, b| a.name.cmp(&b.name));
+        if ask.request.is_native() {
+            // Its lists go on where they left off, by UUID.
+            rest.make_contiguous().sort_by_key(|guest| guest.uuid);
+        } else {
+            rest.make_contiguous().sort_by(|a, b| a.name.cmp(&b.name));
+        }
         let (token, request) = (ask.connection, ask.id);
         let shown = rest.len();
         if let Some(connection) = self.connections.get_mut(&token) {
@@ -302,7 +309,7 @@ impl Bridge {
             Target::Uuid(_) => None,
         };
         let (remember_until, until) = (request.remember_until(), request.deadline());
-        let order = Order { permit, allowed, remember_until, by_name, earlier, until };
+        let order = Order { permit, allowed, remember_until, by_name, earlier, guard: request.guard(), until };
         self.put(Waiting { order, received: request.received(), who: id });
     }
 
@@ -377,7 +384,8 @@ impl Bridge {
     fn finish(&mut self, id: AskId, decision: Decision<'_>) {
         let Some(ask) = self.asks.remove(&id) else { return };
         if let Some(connection) = self.connections.get_mut(&ask.connection) {
-            connection.answer(ask.id, decision.answer, clock::now());
+            let details = Details { repeated: decision.repeated, ..Details::NONE };
+            connection.answer(ask.id, decision.answer, details, clock::now());
         }
         self.record(&ask, &decision.answer, decision.why, decision.repeated);
         self.pump(ask.connection);
@@ -434,7 +442,7 @@ impl Bridge {
     /// that fences itself: it goes away by that.
     fn withdraw(&mut self, id: AskId) {
         let Some(ask) = self.asks.get(&id) else { return };
-        let requester = self.by(ask.channel, ask.from).map(By::requester);
+        let requester = self.by(ask.channel, ask.from, ask.request.is_native()).map(By::requester);
         if ask.target.is_some_and(|target| requester.is_some_and(|requester| requester.is(target))) {
             return;
         }

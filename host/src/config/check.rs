@@ -5,6 +5,7 @@
 
 use super::schema::{self, File};
 use super::{Config, Finding, HypervisorConfig, RecordsConfig};
+use crate::enrolled::Enrolled;
 use crate::guests::Member;
 use crate::policy::{Actions, Group};
 use fencewire_core::{Millis, classic};
@@ -40,7 +41,9 @@ pub(super) struct Check<'a> {
 pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>) {
     let mut check = Check { lines, findings: Vec::new() };
     let hypervisors = check.hypervisors(&file.hypervisor);
-    let groups = check.groups(&file.group, file.wire.classic);
+    let enrolled = check.enrolled(&file.wire);
+    let is_native = file.wire.keyless || enrolled.is_some();
+    let groups = check.groups(&file.group, file.wire.classic, is_native);
     let channels = check.channels(&file.channel, &groups);
     check.wire(&file.wire);
     check.not_built_yet(file);
@@ -61,6 +64,8 @@ pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>
         channels,
         groups,
         classic_virtio: file.wire.classic_virtio,
+        keyless: file.wire.keyless,
+        enrolled,
         time_to_act: Millis(time_to_act.cast_unsigned() * 1000),
         records: RecordsConfig {
             path: absolute(file.records.path.as_ref(), RECORDS_PATH),
@@ -142,7 +147,7 @@ impl Check<'_> {
         hypervisors
     }
 
-    fn groups(&mut self, list: &[Spanned<schema::Group>], classic: bool) -> Vec<Group> {
+    fn groups(&mut self, list: &[Spanned<schema::Group>], classic: bool, is_native: bool) -> Vec<Group> {
         if list.is_empty() {
             self.error("no [[group]]: nobody may fence anybody, so this configuration serves nobody");
         }
@@ -184,10 +189,10 @@ impl Check<'_> {
                 classic: group.classic.unwrap_or(classic),
             });
         }
-        if !list.is_empty() && groups.iter().all(|group| !group.classic) {
+        if !list.is_empty() && !is_native && groups.iter().all(|group| !group.classic) {
             self.error(
-                "no group may use the classic wire, the only one that this version speaks: it serves nobody. \
-                 Set classic = true under [wire], or for a group",
+                "no group may use the classic wire, and our own is not served either: this serves nobody. \
+                 Set keyless = true, master_key or classic = true under [wire], or classic = true for a group",
             );
         }
         groups
@@ -226,6 +231,18 @@ impl Check<'_> {
         Some(Member::parse(name))
     }
 
+    fn enrolled(&mut self, wire: &schema::Wire) -> Option<Enrolled> {
+        let path = wire.master_key.as_ref()?;
+        match Enrolled::load(Path::new(path.get_ref())) {
+            Ok(enrolled) => Some(enrolled),
+            Err(why) => {
+                // Without it, guests that have a key would be served without.
+                self.error_at(path, format!("wire.master_key = {:?} {why}", path.get_ref()));
+                None
+            }
+        }
+    }
+
     fn wire(&mut self, wire: &schema::Wire) {
         if wire.classic_virtio && !wire.classic {
             self.error("wire.classic_virtio = true without wire.classic = true: set both, or neither");
@@ -234,15 +251,6 @@ impl Check<'_> {
 
     /// Known keys of parts that are not built. What would be less safe than it looks is an error.
     fn not_built_yet(&mut self, file: &File) {
-        if let Some(key) = &file.wire.master_key {
-            self.error_at(
-                key,
-                "wire.master_key: this version has no native wire and would leave the channels without keys",
-            );
-        }
-        if let Some(keyless) = &file.wire.keyless {
-            self.error_at(keyless, "wire.keyless: this version has no native wire; remove it");
-        }
         if let Some(discover) = &file.discover {
             self.warn_at(discover, "[discover] does nothing in this version: name each channel under [[channel]]");
         }

@@ -8,6 +8,7 @@ mod check;
 mod schema;
 
 use crate::channels::ChannelSpec;
+use crate::enrolled::Enrolled;
 use crate::policy::Group;
 use fencewire_core::Millis;
 use std::fmt;
@@ -24,6 +25,10 @@ pub struct Config {
     pub groups: Vec<Group>,
     /// `[wire] classic_virtio`: whether power may be changed over the classic wire on a virtio port.
     pub classic_virtio: bool,
+    /// `[wire] keyless`: whether our own wire is answered to guests that have no key.
+    pub keyless: bool,
+    /// `[wire] master_key`: who has.
+    pub enrolled: Option<Enrolled>,
     /// `[wire] classic_timeout_s`: from when on after its receipt nothing may be begun for a classic request.
     pub time_to_act: Millis,
     /// `[records]`.
@@ -134,6 +139,15 @@ pub fn parse(file: &Path, text: &str) -> Loaded {
             Loaded { config: None, findings: only(file, Finding { is_error: true, line, text }) }
         }
     }
+}
+
+/// Where the file has the master key, whatever else is wrong with it; or why that cannot be told.
+pub fn master_key(file: &Path) -> Result<PathBuf, String> {
+    let text =
+        std::fs::read_to_string(file).map_err(|why| format!("cannot be read ({why}): name a file with --config"))?;
+    let parsed = toml::from_str::<schema::File>(&text).map_err(|why| why.message().to_owned())?;
+    let key = parsed.wire.master_key.ok_or("has no wire.master_key: name a file there")?;
+    Ok(PathBuf::from(key.into_inner()))
 }
 
 fn only(file: &Path, finding: Finding) -> Findings {

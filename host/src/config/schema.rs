@@ -74,7 +74,8 @@ pub(super) struct Wire {
     #[serde(default)]
     pub(super) classic_virtio: bool,
     pub(super) classic_timeout_s: Option<Spanned<i64>>,
-    pub(super) keyless: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) keyless: bool,
     pub(super) master_key: Option<Spanned<String>>,
 }
 

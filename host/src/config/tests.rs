@@ -74,6 +74,7 @@ fn what_is_given_is_taken() {
     assert_eq!(hypervisors[1].uri, "xen:///");
     assert_eq!(config(4, "classic = true\nclassic_timeout_s = 600").time_to_act, Millis(600_000));
     assert!(config(4, "classic = true\nclassic_virtio = true").classic_virtio);
+    assert!(config(4, "keyless = true").keyless, "and nobody needs the classic wire then");
     assert_eq!(config(13, "[control]\njournal = \"/j\"").journal, Path::new("/j"));
     assert!(config(12, "[records]\npath = \"/r\"\nrequired = true").records.required);
     assert_eq!(channel(&config(8, "guest = \"vm1\"\nport = \"virtio\"")).port, PortType::Virtio);
@@ -129,8 +130,8 @@ const ERRORS: &[(usize, &str, usize, &str)] = &[
     (4, "classic = 1", 4, "invalid type"),
     (4, "classic = true\nclassic_timeout_s = 0", 5, "must be 1 to 600"),
     (4, "classic = true\nclassic_timeout_s = 601", 5, "must be 1 to 600"),
-    (4, "classic = true\nkeyless = true", 5, "wire.keyless"),
-    (4, "classic = true\nmaster_key = \"/k\"", 5, "without keys"),
+    (4, "classic = true\nkeyless = 1", 5, "invalid type"),
+    (4, "classic = true\nmaster_key = \"/nowhere/k\"", 5, "cannot be read"),
     (4, "classic_virtio = true", 0, "classic_virtio = true without"),
     (6, "kind = \"pipe\"", 6, "must be \"unix\", \"unix-listen\", \"tty\" or \"tcp\""),
     (6, "kind = \"vsock\"", 6, "not served by this version"),

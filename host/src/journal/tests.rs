@@ -124,7 +124,7 @@ fn a_request_that_joined_anothers_action_is_found_done_too() {
 #[test]
 fn an_entry_names_the_request_and_how_long_it_is_remembered() {
     let (folder, journal, order) = bench(PowerAction::Off);
-    let incarnation = Some(Incarnation::new().unwrap());
+    let incarnation = Some(incarnation::new().unwrap());
     journal.begin(&order, incarnation).unwrap();
     drop(journal);
     let expected = Entry {

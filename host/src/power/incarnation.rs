@@ -10,42 +10,37 @@
 use super::hypervisor::{Hypervisor, HypervisorError};
 use crate::entropy::entropy;
 use fencewire_core::Uuid;
-use std::fmt;
 use std::io;
 
-/// The token of one run of a guest.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Incarnation([u8; 16]);
+pub use fencewire_core::Incarnation;
 
 /// The namespace of the element that holds it, and its name.
 pub const NAMESPACE: &str = "https://fencewire.org/ns/incarnation/1";
 /// The element's prefix.
 pub const PREFIX: &str = "fencewire";
 
-impl Incarnation {
-    /// One that never was.
-    pub fn new() -> io::Result<Incarnation> {
-        Ok(Incarnation(*entropy()?.0.first_chunk().unwrap_or(&[0; 16])))
-    }
+/// One that never was.
+pub fn new() -> io::Result<Incarnation> {
+    Ok(Incarnation::from_bytes(*entropy()?.0.first_chunk().unwrap_or(&[0; 16])))
+}
 
-    /// From its text.
-    pub fn parse(text: &str) -> Option<Incarnation> {
-        let is_hex = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-        let number = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()?;
-        Some(Incarnation(number.to_be_bytes()))
-    }
+/// From its text.
+pub fn parse(text: &str) -> Option<Incarnation> {
+    let is_hex = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let number = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()?;
+    Some(Incarnation::from_bytes(number.to_be_bytes()))
+}
 
-    /// The element in which the guest's metadata has it.
-    pub fn to_xml(self) -> String {
-        format!("<incarnation>{self}</incarnation>")
-    }
+/// The element in which the guest's metadata has it.
+pub fn to_xml(incarnation: Incarnation) -> String {
+    format!("<incarnation>{incarnation}</incarnation>")
+}
 
-    /// From that element, as the hypervisor gives it back.
-    pub fn from_xml(xml: &str) -> Option<Incarnation> {
-        let (_, after) = xml.split_once('>')?;
-        let (text, _) = after.split_once('<')?;
-        Incarnation::parse(text.trim())
-    }
+/// From that element, as the hypervisor gives it back.
+pub fn from_xml(xml: &str) -> Option<Incarnation> {
+    let (_, after) = xml.split_once('>')?;
+    let (text, _) = after.split_once('<')?;
+    parse(text.trim())
 }
 
 /// Marks a run of a guest that has no mark yet. Blocks.
@@ -53,20 +48,8 @@ pub fn mark(hypervisor: &dyn Hypervisor, guest: Uuid) -> Result<(), HypervisorEr
     if hypervisor.incarnation(guest)?.is_some() {
         return Ok(());
     }
-    let new = Incarnation::new().map_err(|why| HypervisorError::Failed(why.to_string()))?;
+    let new = new().map_err(|why| HypervisorError::Failed(why.to_string()))?;
     hypervisor.mark(guest, new)
-}
-
-impl fmt::Display for Incarnation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-impl fmt::Debug for Incarnation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
 }
 
 #[cfg(test)]
@@ -75,19 +58,19 @@ mod tests {
 
     #[test]
     fn it_is_read_as_it_is_written() {
-        let one = Incarnation::new().unwrap();
-        assert_ne!(one, Incarnation::new().unwrap());
-        assert_eq!(Incarnation::parse(&one.to_string()), Some(one));
-        assert_eq!(Incarnation::from_xml(&one.to_xml()), Some(one));
+        let one = new().unwrap();
+        assert_ne!(one, new().unwrap());
+        assert_eq!(parse(&one.to_string()), Some(one));
+        assert_eq!(from_xml(&to_xml(one)), Some(one));
         let given_back =
             format!("<fencewire:incarnation xmlns:fencewire=\"{NAMESPACE}\">{one}</fencewire:incarnation>\n");
-        assert_eq!(Incarnation::from_xml(&given_back), Some(one));
+        assert_eq!(from_xml(&given_back), Some(one));
     }
 
     #[test]
     fn what_is_none_is_none() {
         for xml in ["", "<a/>", "<a></a>", "<a>00</a>", "<a>+0000000000000000000000000000000</a>", "a>b"] {
-            assert_eq!(Incarnation::from_xml(xml), None, "{xml}");
+            assert_eq!(from_xml(xml), None, "{xml}");
         }
     }
 }

@@ -8,6 +8,7 @@
 //! - A guest has at most one request waiting, and four running.
 
 use super::Order;
+use super::incarnation::Incarnation;
 use super::operation::Seen;
 use crate::guests::Requester;
 use crate::policy::Allowed;
@@ -66,6 +67,7 @@ struct Lane<W> {
 #[derive(Debug)]
 struct Running<W> {
     action: PowerAction,
+    guard: Option<Incarnation>,
     requester: Requester,
     /// Whose order is being carried out: its mark, and when it came.
     first: (W, Millis),
@@ -105,7 +107,7 @@ impl<W: Copy + PartialEq> Lanes<W> {
         }
         let lane = self.lane(target);
         if let Some(running) = &mut lane.running {
-            if running.action == request.order.action() {
+            if (running.action, running.guard) == (request.order.action(), request.order.guard) {
                 running.joined.push(request);
             } else {
                 lane.queue(request);
@@ -214,6 +216,7 @@ impl<W: Copy + PartialEq> Lanes<W> {
         *self.running.entry(order.requester()).or_insert(0) += 1;
         self.lane(target).running = Some(Running {
             action: order.action(),
+            guard: order.guard,
             requester: order.requester(),
             first: (who, received),
             joined: Vec::new(),
@@ -267,9 +270,9 @@ impl<W: Copy + PartialEq> Lanes<W> {
     fn join_waiting(&mut self, target: Uuid) {
         let Some(lane) = self.lanes.get_mut(&target) else { return };
         let Some(running) = &mut lane.running else { return };
-        let action = running.action;
+        let same = (running.action, running.guard);
         let (same, others): (Vec<_>, Vec<_>) =
-            lane.waiting.drain(..).partition(|waiting| waiting.order.action() == action);
+            lane.waiting.drain(..).partition(|waiting| (waiting.order.action(), waiting.order.guard) == same);
         lane.waiting = others.into();
         running.joined.extend(same);
     }

@@ -113,7 +113,7 @@ impl Hypervisor for Libvirt {
     fn incarnation(&self, guest: Uuid) -> Result<Option<Incarnation>, HypervisorError> {
         let domain = self.domain(guest)?;
         match domain.metadata(ELEMENT, Some(incarnation::NAMESPACE), sys::VIR_DOMAIN_AFFECT_LIVE) {
-            Ok(xml) => Ok(Incarnation::from_xml(&xml)),
+            Ok(xml) => Ok(incarnation::from_xml(&xml)),
             // It has none, or does not run, or its driver has no metadata.
             Err(why)
                 if is(&why, ErrorNumber::NoDomainMetadata)
@@ -127,7 +127,7 @@ impl Hypervisor for Libvirt {
     }
 
     fn mark(&self, guest: Uuid, incarnation: Incarnation) -> Result<(), HypervisorError> {
-        let (xml, key) = (incarnation.to_xml(), Some(incarnation::PREFIX));
+        let (xml, key) = (incarnation::to_xml(incarnation), Some(incarnation::PREFIX));
         let (namespace, flags) = (Some(incarnation::NAMESPACE), sys::VIR_DOMAIN_AFFECT_LIVE);
         self.domain(guest)?.set_metadata(ELEMENT, Some(&xml), key, namespace, flags).map_err(|why| error(&why))
     }

@@ -43,6 +43,8 @@ pub struct Order {
     pub by_name: Option<String>,
     /// What an earlier run of this program did for this very request, where it did not live to see what came of it.
     pub earlier: Option<Earlier>,
+    /// Which run of the target the request means, if it says so: another one is not touched.
+    pub guard: Option<Incarnation>,
     /// From when on its requester is told that nobody knows what comes of it.
     pub until: Millis,
 }

@@ -122,6 +122,13 @@ impl Run<'_> {
         }
         let is_off = matches!(before.state, State::Off | State::OffMigrated);
         let incarnation = if is_off { None } else { self.incarnation()? };
+        if !is_off && let Some(guard) = self.order.guard {
+            match incarnation {
+                Some(run) if run == guard => {}
+                Some(_) => return Err(Failure::Replaced),
+                None => return Err(Failure::Unreachable),
+            }
+        }
         if self.order.earlier.is_none() {
             self.journal.begin(self.order, incarnation).map_err(|NotRecorded| Failure::NotRecorded)?;
         }

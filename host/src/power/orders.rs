@@ -3,7 +3,7 @@
 use super::{Earlier, Order};
 use crate::channels::PortType;
 use crate::guests::Member;
-use crate::policy::{Actions, By, Group, Policy};
+use crate::policy::{Actions, By, Group, Policy, Via};
 use fencewire_core::classic::serial;
 use fencewire_core::{
     Accept, Admit, Ask, Endpoint, Entropy, Event, Ledger, Listener, Millis, PowerAction, Remembered, Request, Target,
@@ -55,8 +55,9 @@ fn admit(ledger: &mut Ledger<1>, requester: Uuid, request: &Request) -> Order {
         classic: true,
     };
     let policy = Policy::new(vec![group], false);
-    let allowed = policy.power(By::Guest(requester, PortType::Serial), *action, Some(*target)).expect("allowed");
+    let allowed =
+        policy.power(By::Guest(requester, Via::Classic(PortType::Serial)), *action, Some(*target)).expect("allowed");
     let until = request.deadline();
     let earlier = permit.resumed().then_some(Earlier { incarnation: None, seen_off: None });
-    Order { permit, allowed, remember_until: request.remember_until(), by_name: None, earlier, until }
+    Order { permit, allowed, remember_until: request.remember_until(), by_name: None, earlier, guard: None, until }
 }

@@ -14,9 +14,12 @@ use fencewire_core::classic::packet::{self, Fresh};
 use fencewire_core::classic::serial::{self, ENTRY_LEN, Entry, REQUEST_LEN};
 use fencewire_core::classic::{self, Code};
 use fencewire_core::driver::{Driver, Port, Ready};
+use fencewire_core::native::frame::{self, Deframer, FRAME_MAX};
+use fencewire_core::native::keys::{self, Keys};
+use fencewire_core::native::message;
 use fencewire_core::{
-    Accept, Admit, Answer, Ask, Client, ConfirmedOff, Endpoint as _, Entropy, Event, Failure, GuestName, Ledger, ListEntry,
-    Listener, Millis, NotAdmitted, Observation, Outcome, Permit, Power, PowerAction, Remembered, Request, RequestId,
+    Accept, Admit, Answer, Ask, Client, ConfirmedOff, Details, Endpoint as _, Entropy, Event, Failure, GuestName, Incarnation, Ledger, ListEntry,
+    Listener, Millis, NativeAccept, NotAdmitted, Observation, Outcome, Permit, Power, PowerAction, Remembered, Request, RequestId,
     RequestKey, Restart, Signing, Speak, Target, Trust, Uuid,
 };
 
@@ -85,6 +88,41 @@ fn ask() -> Ask {
     }
 }
 
+fn native() {
+    let mut out = heapless::Vec::<u8, FRAME_MAX>::new();
+    call!(frame::encode, bytes(), &mut out);
+    let mut deframer = call!(Deframer::default);
+    call!(Deframer::new);
+    call!(Deframer::push, &mut deframer, 1);
+    call!(Deframer::payload, &deframer);
+    call!(Deframer::reset, &mut deframer);
+
+    let key = call!(keys::Key::from_bytes, [0; 32]);
+    call!(keys::Key::tag, &key, &[bytes()]);
+    call!(keys::Key::proves, &key, &[bytes()], bytes());
+    let keys = call!(Keys::derive, bytes(), Uuid::from_bytes([0; 16]), 1);
+    call!(Keys::keyless);
+    call!(Keys::guest, &keys);
+    call!(Keys::generation, &keys);
+    call!(Keys::hello_tag, &keys, bytes());
+    call!(Keys::proves_hello, &keys, bytes(), bytes());
+    call!(Keys::welcome_tag, &keys, bytes(), bytes());
+    call!(Keys::proves_welcome, &keys, bytes(), bytes(), bytes());
+    call!(Keys::session, &keys, bytes(), bytes());
+    call!(keys::write_file, &keys);
+    call!(keys::is_native_file, bytes());
+    let _ = call!(keys::read_file, bytes());
+
+    call!(message::split_tag, bytes());
+    call!(message::read::<message::Request<'_>>, message::REQUEST, bytes());
+    call!(message::write::<FRAME_MAX>, &message::Runs::On, &mut out);
+    let _ = call!(message::Whom::target, message::Whom::Name("any"));
+    call!(message::Runs::from, Power::On);
+    call!(Power::from, message::Runs::On);
+    let run = call!(Incarnation::from_bytes, [0; 16]);
+    call!(Incarnation::as_bytes, &run);
+}
+
 fn packet() {
     let _ = call!(Hash::from_byte, 2);
     call!(Hash::as_byte, Hash::Sha512);
@@ -99,6 +137,7 @@ fn packet() {
 }
 
 fn classic() {
+    native();
     packet();
     call!(classic::action_byte, &ask());
     call!(Code::from_byte, 0);
@@ -123,6 +162,8 @@ fn client() {
     let fresh = Fresh { random: [0; 6], seqno: 0 };
     let signing = Signing::Key { key: &key, hash: Hash::Sha256, auth: Hash::Sha512 };
     client_that(Speak::ClassicPacket { fresh, signing });
+    let keys = Keys::keyless();
+    client_that(Speak::Native { keys: &keys, id: 1, guard: None });
 }
 
 fn client_that(speak: Speak<'_>) {
@@ -142,6 +183,8 @@ fn client_that(speak: Speak<'_>) {
 
 fn listener() {
     listens(call!(Listener::new, call!(Accept::default)));
+    let native = Some(NativeAccept { keys: Keys::keyless(), instance: 1 });
+    listens(call!(Listener::new, Accept { native, ..Accept::default() }));
     listens(call!(Listener::of_packets, Trust::Anybody, TIME));
     let Ok(key) = Key::absorb(bytes()) else { return };
     let trust = Trust::Key { key, minimum: Hash::Sha256, auth: Hash::Sha512 };
@@ -151,6 +194,7 @@ fn listener() {
 fn listens(mut listener: Listener) {
     call!(Listener::opened, &mut listener, &ENTROPY, TIME);
     call!(Listener::receive, &mut listener, bytes(), TIME);
+    call!(Listener::receive_old, &mut listener, bytes(), TIME);
     call!(Listener::transmit, &listener);
     call!(Listener::sent, &mut listener, 0, TIME);
     call!(Listener::wake_at, &listener);
@@ -169,6 +213,8 @@ fn listens(mut listener: Listener) {
 
 fn request(request: &Request) {
     call!(Request::ask, request);
+    call!(Request::guard, request);
+    call!(Request::is_native, request);
     call!(Request::key, request);
     call!(Request::received, request);
     call!(Request::deadline, request);
@@ -202,6 +248,7 @@ fn ledger(listener: &mut Listener, id: RequestId, request: &Request) {
         }
     }
     let _ = call!(Listener::answer, listener, id, answer, TIME);
+    let _ = call!(Listener::answer_with, listener, id, answer, Details::NONE, TIME);
     let _ = call!(Listener::answer, listener, id, Answer::Entry(list_entry()), TIME);
 }
 

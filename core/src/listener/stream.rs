@@ -1,0 +1,158 @@
+//! A channel on which requests follow one another, over fence-virt's serial wire, over our own, or over either.
+//!
+//! Every byte is shown to both. Neither can take the other's frames for its own: ours have a tag that only the key makes,
+//! and no zero inside; fence-virt's have a magic, and zeros in the middle. Once a frame of ours was found good, what the
+//! other made of its bytes is forgotten.
+
+use super::native::NativeListener;
+use super::serial::SerialListener;
+use super::{Accept, Event, NotNow, RequestId};
+use crate::Endpoint;
+use crate::words::{Answer, Details, Entropy, Millis};
+
+/// See [`super::Listener`].
+#[derive(Debug)]
+pub(super) struct StreamListener {
+    classic: Option<SerialListener>,
+    native: Option<NativeListener>,
+    /// A part of a frame of ours has gone out: the rest goes first.
+    in_native_frame: bool,
+}
+
+impl StreamListener {
+    pub(super) fn new(accept: Accept) -> StreamListener {
+        StreamListener {
+            classic: accept.classic.then(|| SerialListener::new(accept.settle, accept.time_to_act)),
+            native: accept.native.map(NativeListener::new),
+            in_native_frame: false,
+        }
+    }
+
+    pub(super) fn poll(&mut self) -> Option<Event> {
+        let native = self.native.as_mut().and_then(NativeListener::poll);
+        native.or_else(|| self.classic.as_mut().and_then(SerialListener::poll))
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        id: RequestId,
+        answer: Answer<'_>,
+        details: Details,
+        now: Millis,
+    ) -> Result<(), NotNow> {
+        if NativeListener::owns(id) {
+            self.native.as_mut().map_or(Err(NotNow::Gone), |native| native.answer(id, answer, details, now))
+        } else {
+            self.classic.as_mut().map_or(Err(NotNow::Gone), |classic| classic.answer(id, answer, now))
+        }
+    }
+
+    pub(super) fn guest_was_reset(&mut self, now: Millis) {
+        if let Some(classic) = &mut self.classic {
+            classic.guest_was_reset(now);
+        }
+        if let Some(native) = &mut self.native {
+            native.guest_was_reset(now);
+        }
+        self.in_native_frame = false;
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.classic.as_ref().is_none_or(SerialListener::is_idle)
+            && self.native.as_ref().is_none_or(NativeListener::is_idle)
+    }
+
+    /// Takes bytes that were in the channel before it was opened: only our own wire knows old from new.
+    pub(super) fn receive_old(&mut self, bytes: &[u8], now: Millis) -> usize {
+        self.native.as_mut().map_or(bytes.len(), |native| native.receive(bytes, now))
+    }
+
+    fn must_be_polled(&self) -> bool {
+        self.native.as_ref().is_some_and(NativeListener::must_be_polled)
+            || self.classic.as_ref().is_some_and(SerialListener::must_be_polled)
+    }
+
+    /// Whose bytes go next: one's frame is not broken by the other's.
+    fn native_goes_first(&self) -> bool {
+        let waits = |bytes: &[u8]| !bytes.is_empty();
+        let native = self.native.as_ref().is_some_and(|native| waits(native.transmit()));
+        let classic = self.classic.as_ref().is_some_and(|classic| waits(classic.transmit()));
+        native && (self.in_native_frame || !classic)
+    }
+}
+
+impl Endpoint for StreamListener {
+    fn opened(&mut self, entropy: &Entropy, now: Millis) {
+        self.in_native_frame = false;
+        if let Some(classic) = &mut self.classic {
+            classic.opened(entropy, now);
+        }
+        if let Some(native) = &mut self.native {
+            native.opened(entropy, now);
+        }
+    }
+
+    fn receive(&mut self, bytes: &[u8], now: Millis) -> usize {
+        match (&mut self.classic, &mut self.native) {
+            (None, None) => bytes.len(),
+            (Some(classic), None) => classic.receive(bytes, now),
+            (None, Some(native)) => native.receive(bytes, now),
+            (Some(_), Some(_)) => {
+                for (at, byte) in bytes.iter().enumerate() {
+                    if self.must_be_polled() {
+                        return at;
+                    }
+                    let (Some(classic), Some(native)) = (&mut self.classic, &mut self.native) else { break };
+                    if native.push(*byte, now) {
+                        classic.forget_bytes();
+                    } else {
+                        let _ = classic.receive(core::slice::from_ref(byte), now);
+                    }
+                }
+                bytes.len()
+            }
+        }
+    }
+
+    fn closed(&mut self, now: Millis) {
+        self.in_native_frame = false;
+        if let Some(classic) = &mut self.classic {
+            classic.closed(now);
+        }
+        if let Some(native) = &mut self.native {
+            native.closed(now);
+        }
+    }
+
+    fn transmit(&self) -> &[u8] {
+        let native = self.native.as_ref().map_or(&[][..], |native| native.transmit());
+        let classic = self.classic.as_ref().map_or(&[][..], |classic| classic.transmit());
+        if self.native_goes_first() { native } else { classic }
+    }
+
+    fn sent(&mut self, n: usize, now: Millis) {
+        if self.native_goes_first() {
+            if let Some(native) = &mut self.native {
+                native.sent(n, now);
+                self.in_native_frame = !native.transmit().is_empty();
+            }
+        } else if let Some(classic) = &mut self.classic {
+            classic.sent(n, now);
+        }
+    }
+
+    fn wake_at(&self) -> Option<Millis> {
+        let classic = self.classic.as_ref().and_then(Endpoint::wake_at);
+        let native = self.native.as_ref().and_then(Endpoint::wake_at);
+        classic.into_iter().chain(native).min()
+    }
+
+    fn wake(&mut self, now: Millis) {
+        if let Some(classic) = &mut self.classic {
+            classic.wake(now);
+        }
+        if let Some(native) = &mut self.native {
+            native.wake(now);
+        }
+    }
+}

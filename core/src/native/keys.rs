@@ -1,0 +1,253 @@
+//! Keys and tags. A guest has two keys, one for each direction, derived from the host's master key; a session has two of
+//! its own, derived from these and from everything that was said in its handshake.
+
+use super::message::{HELLO, WELCOME};
+use crate::words::{UUID_TEXT_LEN, Uuid};
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// Bytes of a key.
+pub const KEY_LEN: usize = 32;
+
+/// Bytes of a tag: the first of an HMAC-SHA256.
+pub const TAG_LEN: usize = 16;
+
+/// Bytes of a session's name.
+pub const SESSION_LEN: usize = 4;
+
+/// One key. Wiped when it is dropped.
+#[derive(Clone)]
+pub struct Key(Zeroizing<[u8; KEY_LEN]>);
+
+impl Key {
+    /// These bytes.
+    pub fn from_bytes(bytes: [u8; KEY_LEN]) -> Key {
+        Key(Zeroizing::new(bytes))
+    }
+
+    fn mac(&self, parts: &[&[u8]]) -> [u8; KEY_LEN] {
+        match Hmac::<Sha256>::new_from_slice(&*self.0) {
+            Ok(mac) => parts.iter().fold(mac, Mac::chain_update).finalize().into_bytes().into(),
+            // A key of any length is taken.
+            Err(_) => [0; KEY_LEN],
+        }
+    }
+
+    /// The tag of `parts`.
+    pub fn tag(&self, parts: &[&[u8]]) -> [u8; TAG_LEN] {
+        *self.mac(parts).first_chunk().unwrap_or(&[0; TAG_LEN])
+    }
+
+    /// Whether `tag` is that of `parts`. Takes as long for a wrong one as for a right one.
+    pub fn proves(&self, parts: &[&[u8]], tag: &[u8]) -> bool {
+        self.tag(parts).ct_eq(tag).into()
+    }
+}
+
+impl core::fmt::Debug for Key {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Key")
+    }
+}
+
+/// What a guest and its host share.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    guest: Uuid,
+    generation: u32,
+    /// For what the guest says.
+    asking: Key,
+    /// For what the host says.
+    answering: Key,
+}
+
+/// The generation that stands for no secret at all.
+pub const KEYLESS: u32 = 0;
+
+/// What master keys are salted with.
+const SALT: &[u8] = b"fencewire";
+
+impl Keys {
+    /// A guest's, out of the host's master key. `generation` counts from 1: enrolling a guest again revokes its old keys.
+    pub fn derive(master: &[u8], guest: Uuid, generation: u32) -> Keys {
+        let hkdf = Hkdf::<Sha256>::new(Some(SALT), master);
+        let key = |direction: u8| {
+            let mut key = [0; KEY_LEN];
+            let info = [guest.as_bytes(), &generation.to_le_bytes()[..], &[direction]];
+            // 32 bytes are never too many.
+            let _ = hkdf.expand_multi_info(&info, &mut key);
+            Key::from_bytes(key)
+        };
+        Keys { guest, generation, asking: key(b'>'), answering: key(b'<') }
+    }
+
+    /// The same for everybody, and public: what they prove is only that nothing was damaged, repeated or kept.
+    pub fn keyless() -> Keys {
+        Keys::derive(b"fencewire without a key", Uuid::from_bytes([0; 16]), KEYLESS)
+    }
+
+    /// The guest that they belong to; all zeros for [`Keys::keyless`].
+    pub const fn guest(&self) -> Uuid {
+        self.guest
+    }
+
+    /// Which of the guest's keys these are.
+    pub const fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The tag of a hello: `payload` is all that comes before it.
+    pub fn hello_tag(&self, payload: &[u8]) -> [u8; TAG_LEN] {
+        self.asking.tag(&[payload])
+    }
+
+    /// Whether it is.
+    pub fn proves_hello(&self, payload: &[u8], tag: &[u8]) -> bool {
+        payload.first() == Some(&HELLO) && self.asking.proves(&[payload], tag)
+    }
+
+    /// The tag of a welcome: `hello` is the whole payload that it answers.
+    pub fn welcome_tag(&self, hello: &[u8], payload: &[u8]) -> [u8; TAG_LEN] {
+        self.answering.tag(&[hello, payload])
+    }
+
+    /// Whether it is.
+    pub fn proves_welcome(&self, hello: &[u8], payload: &[u8], tag: &[u8]) -> bool {
+        payload.first() == Some(&WELCOME) && self.answering.proves(&[hello, payload], tag)
+    }
+
+    /// The session of that handshake: both whole payloads, tags included.
+    pub fn session(&self, hello: &[u8], welcome: &[u8]) -> Session {
+        let transcript: [u8; KEY_LEN] = Sha256::new().chain_update(hello).chain_update(welcome).finalize().into();
+        let key = |of: &Key| Key::from_bytes(of.mac(&[b"fencewire session", &transcript]));
+        Session {
+            name: *transcript.first_chunk().unwrap_or(&[0; SESSION_LEN]),
+            asking: key(&self.asking),
+            answering: key(&self.answering),
+        }
+    }
+}
+
+/// What both ends have after a handshake.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Tells its frames from those of other sessions; no secret.
+    pub name: [u8; SESSION_LEN],
+    /// For what the guest says.
+    pub asking: Key,
+    /// For what the host says.
+    pub answering: Key,
+}
+
+/// The first line of a key file.
+pub const FILE_HEAD: &[u8] = b"fencewire-key-1";
+
+/// Bytes of a key file: four lines after the first, each with its newline.
+pub const FILE_LEN: usize = FILE_HEAD.len() + 1 + (UUID_TEXT_LEN + 1) + (8 + 1) + 2 * (2 * KEY_LEN + 1);
+
+/// The text of a guest's key file: a head, the guest's UUID, the generation, both keys, all numbers in hexadecimal.
+pub fn write_file(keys: &Keys) -> [u8; FILE_LEN] {
+    let hex = |bytes: &'_ [u8]| {
+        let mut text = heapless::Vec::<u8, { 2 * KEY_LEN }>::new();
+        for digit in bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
+            let _ = text.push(if digit < 10 { b'0' + digit } else { b'a' - 10 + digit });
+        }
+        text
+    };
+    let uuid = keys.guest.text();
+    let generation = hex(&keys.generation.to_be_bytes());
+    let (asking, answering) = (hex(&*keys.asking.0), hex(&*keys.answering.0));
+    let lines = [FILE_HEAD, &uuid, &generation, &asking, &answering];
+    let mut file = [0; FILE_LEN];
+    let text = lines.iter().flat_map(|line| line.iter().chain(b"\n"));
+    for (place, &byte) in file.iter_mut().zip(text) {
+        *place = byte;
+    }
+    file
+}
+
+/// Whether a file is meant to be one of native keys, whether it is a good one or not. Such a file is for this wire alone.
+pub fn is_native_file(file: &[u8]) -> bool {
+    file.starts_with(FILE_HEAD)
+}
+
+/// Reads the text of a key file; none where it is none. A last newline may be missing.
+pub fn read_file(file: &[u8]) -> Option<Keys> {
+    let mut lines = file.split(|&byte| byte == b'\n');
+    if lines.next()? != FILE_HEAD {
+        return None;
+    }
+    let guest = Uuid::parse(lines.next()?)?;
+    let generation = u32::from_be_bytes(unhex(lines.next()?)?);
+    let asking = Key::from_bytes(unhex(lines.next()?)?);
+    let answering = Key::from_bytes(unhex(lines.next()?)?);
+    let ends = lines.all(<[u8]>::is_empty);
+    (ends && generation != KEYLESS).then_some(Keys { guest, generation, asking, answering })
+}
+
+fn unhex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N {
+        return None;
+    }
+    for (place, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        for &digit in pair {
+            *place = (*place << 4) | (digit as char).to_digit(16)? as u8;
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+
+    fn guest() -> Uuid {
+        Uuid::from_bytes([7; 16])
+    }
+
+    #[test]
+    fn a_key_file_is_read_as_it_is_written() {
+        let keys = Keys::derive(b"master", guest(), 3);
+        let file = write_file(&keys);
+        assert!(is_native_file(&file) && file.ends_with(b"\n") && !file.contains(&0));
+        let read = read_file(&file).expect("a key file");
+        assert_eq!((read.guest, read.generation), (guest(), 3));
+        assert_eq!((read.asking.0, read.answering.0), (keys.asking.0, keys.answering.0));
+        assert!(read_file(&file[..FILE_LEN - 1]).is_some(), "without the last newline");
+    }
+
+    #[test]
+    fn what_is_no_key_file_is_none() {
+        let file = write_file(&Keys::derive(b"master", guest(), 3));
+        for end in 0..FILE_LEN - 1 {
+            assert!(read_file(&file[..end]).is_none(), "{end}");
+        }
+        for at in 0..FILE_LEN {
+            let mut broken = file;
+            broken[at] = b'!';
+            assert!(read_file(&broken).is_none() || at == FILE_LEN, "{at}");
+        }
+        assert!(read_file(&[&file[..], b"more"].concat()).is_none());
+        assert!(read_file(&write_file(&Keys::keyless())).is_none(), "generation 0 is no secret");
+    }
+
+    #[test]
+    fn guests_generations_and_directions_have_keys_of_their_own() {
+        let keys = Keys::derive(b"master", guest(), 1);
+        let others = [
+            Keys::derive(b"master", guest(), 2),
+            Keys::derive(b"master", Uuid::from_bytes([8; 16]), 1),
+            Keys::derive(b"another", guest(), 1),
+        ];
+        assert_ne!(keys.asking.0, keys.answering.0);
+        for other in others {
+            assert_ne!(keys.asking.0, other.asking.0);
+            assert_ne!(keys.answering.0, other.answering.0);
+        }
+    }
+}
