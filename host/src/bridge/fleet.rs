@@ -10,7 +10,7 @@ use crate::config::HypervisorConfig;
 use crate::guests::Requester;
 use crate::power::Order;
 use crate::power::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting, Source, State};
-use crate::power::incarnation;
+use crate::power::incarnation::{self, Incarnation};
 use crate::power::operation::{self, Seen};
 use crate::power::owner::{Others, Owner, Said, owner};
 use crate::power::workers::Pool;
@@ -75,8 +75,8 @@ struct Search {
 pub(super) enum Answer {
     /// It is there.
     Here,
-    /// To a status.
-    State(Guest),
+    /// To a status; and which run of the guest that is, where that was asked.
+    State(Guest, Option<Incarnation>),
     /// To a list.
     List(Vec<Guest>),
 }
@@ -480,7 +480,7 @@ impl Bridge {
             Owner::Silent => Failure::Unreachable,
             Owner::Nowhere => Failure::NotFound,
         };
-        self.ended(order, Seen::Failed(failure));
+        self.ended(order, failure.into());
     }
 
     /// Gives an order to a worker of that hypervisor.
@@ -493,18 +493,18 @@ impl Bridge {
         let beforehand = self.records.beforehand().zip(self.begun_record(&order));
         let carry_out = Box::new(move |hypervisor: Result<&dyn Hypervisor, HypervisorError>| {
             let is_written = beforehand.is_none_or(|(records, begun)| records.write(begun));
-            let seen = match hypervisor {
-                Ok(_) if !is_written => Seen::Failed(Failure::NotRecorded),
+            let carried = match hypervisor {
+                Ok(_) if !is_written => Failure::NotRecorded.into(),
                 Ok(hypervisor) => {
                     let run = || operation::run(hypervisor, &others, &order, &journal);
-                    panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or(Seen::Failed(Failure::Unconfirmed))
+                    panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Failure::Unconfirmed.into())
                 }
                 Err(why) => {
                     tracing::error!(%why, "nothing was done: the hypervisor cannot be reached");
-                    Seen::Failed(Failure::Unreachable)
+                    Failure::Unreachable.into()
                 }
             };
-            handle.tell(Note::Ended(order, seen));
+            handle.tell(Note::Ended(order, carried));
         });
         node.power.give(Some(requester), carry_out);
     }

@@ -8,12 +8,16 @@
 //! | `connections` | channels opened, read, written, closed and opened again |
 //! | `fleet` | the hypervisors: which is asked what, and what their answers make together |
 //! | `reload` | another configuration in place of the one that is served |
-//! | `requests` | a request from its arrival to its answer |
+//! | `requests` | a request from its arrival to its answer; power actions |
+//! | `queries` | monitors, statuses and lists |
+//! | `refusals` | what the log says of bytes for which nothing was done |
 //! | `memory` | what is remembered of whoever asks |
 
 mod connections;
 mod fleet;
 mod memory;
+mod queries;
+mod refusals;
 mod reload;
 mod requests;
 
@@ -29,7 +33,7 @@ use crate::policy::Policy;
 use crate::power::Order;
 use crate::power::hypervisor::{Guest, HypervisorError, Source};
 use crate::power::lane::Lanes;
-use crate::power::operation::Seen;
+use crate::power::operation::Carried;
 use crate::power::owner::Said;
 use crate::records::Records;
 use connections::{Channel, Connection};
@@ -109,7 +113,7 @@ enum Note {
     /// A run of that guest on that hypervisor was marked, or cannot be.
     Marked(usize, Uuid),
     /// A power action has ended.
-    Ended(Order, Seen),
+    Ended(Order, Carried),
     /// Serve this configuration from now on.
     Reload(Box<Config>),
     /// Finish what has begun, then end.
@@ -391,7 +395,7 @@ impl Bridge {
             Note::Found(search, hypervisor, said) => self.found(search, hypervisor, said),
             Note::Marked(hypervisor, guest) => self.marked(hypervisor, guest),
             Note::Reload(config) => self.reload(*config),
-            Note::Ended(order, seen) => self.ended(order, seen),
+            Note::Ended(order, carried) => self.ended(order, carried),
             Note::Stop => self.stop(),
         }
     }

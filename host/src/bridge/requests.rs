@@ -1,20 +1,20 @@
 //! A request from its arrival to its answer: who asks, may they, what is done, what came of it, and the record of that.
 
 use super::Bridge;
-use super::fleet::{self, Fleet, Listed, PATIENCE};
+use super::fleet;
+use super::queries::{state, state_and_run};
 use crate::clock;
 use crate::guests::Requester;
 use crate::policy::{By, Denied};
 use crate::power::Order;
-use crate::power::hypervisor::{Guest, HypervisorError};
+use crate::power::hypervisor::HypervisorError;
 use crate::power::lane::{Verdict, Waiting};
-use crate::power::operation::Seen;
+use crate::power::operation::{Carried, Seen};
 use crate::records::Record;
 use fencewire_core::{
-    Admit, Answer, Ask as What, Details, Failure, ListEntry, Millis, Outcome, Permit, Power, PowerAction, Request,
-    RequestId, RequestKey, Restart, Target, Uuid,
+    Admit, Answer, Ask as What, Details, Failure, Millis, Outcome, Permit, Power, PowerAction, Request, RequestId,
+    RequestKey, Restart, Target, Uuid,
 };
-use std::collections::VecDeque;
 use std::net::IpAddr;
 
 /// Names an ask, across connections. Never used twice.
@@ -25,36 +25,32 @@ pub(super) struct AskId(pub(super) u64);
 #[derive(Debug)]
 pub(super) struct Ask {
     /// Where the answer goes, if that is still there.
-    connection: usize,
+    pub(super) connection: usize,
     /// Where it came from.
     pub(super) channel: usize,
     pub(super) from: Option<IpAddr>,
-    id: RequestId,
+    pub(super) id: RequestId,
     pub(super) request: Request,
     /// The target, once it is known.
     pub(super) target: Option<Uuid>,
     /// What each hypervisor has said to it, since it was put to them.
-    said: Vec<Option<Result<fleet::Answer, HypervisorError>>>,
-    put: Millis,
+    pub(super) said: Vec<Option<Result<fleet::Answer, HypervisorError>>>,
+    pub(super) put: Millis,
 }
 
-/// A list that is being given out, entry by entry.
-#[derive(Debug)]
-pub(super) struct Listing {
-    id: RequestId,
-    rest: VecDeque<Listed>,
-}
+/// An answer from memory.
+const REPEATED: Details = Details { repeated: true, ..Details::NONE };
 
 /// An answer, and what the record says of it.
-struct Decision<'a> {
-    answer: Answer<'a>,
-    why: Option<String>,
-    repeated: bool,
+pub(super) struct Decision<'a> {
+    pub(super) answer: Answer<'a>,
+    pub(super) why: Option<String>,
+    pub(super) details: Details,
 }
 
 impl<'a> From<Answer<'a>> for Decision<'a> {
     fn from(answer: Answer<'a>) -> Self {
-        Decision { answer, why: None, repeated: false }
+        Decision { answer, why: None, details: Details::NONE }
     }
 }
 
@@ -103,11 +99,8 @@ impl Bridge {
             (Err(why), ..) => self.deny(id, why),
             (Ok(Some(allowed)), What::Power(_, named), _) => self.power_allowed(id, allowed, &named),
             (Ok(None), What::Status(_), Some(target)) => {
-                self.put_to_all(id, requester, Some(target), |hypervisor, target| {
-                    target
-                        .map_or(Err(HypervisorError::NoSuchGuest), |target| hypervisor.state(target))
-                        .map(fleet::Answer::State)
-                });
+                let question = if is_native { state_and_run } else { state };
+                self.put_to_all(id, requester, Some(target), question);
             }
             (Ok(None), What::List, _) => {
                 self.put_to_all(id, requester, None, |hypervisor, _| hypervisor.guests().map(fleet::Answer::List));
@@ -132,144 +125,8 @@ impl Bridge {
         matches!(target, Some(Target::Name(name)) if self.roster.unbound().any(|unbound| unbound == name.as_str()))
     }
 
-    fn deny(&mut self, id: AskId, why: Denied) {
-        self.finish(id, Decision { answer: Answer::Denied, why: Some(why.to_string()), repeated: false });
-    }
-
-    fn put_to_all(&mut self, id: AskId, requester: Requester, target: Option<Uuid>, question: fleet::Question) {
-        if let Some(ask) = self.asks.get_mut(&id) {
-            ask.said.clear();
-            ask.said.resize_with(self.fleet.len(), || None);
-            ask.put = clock::now();
-            self.ask_all(id, requester, target, question);
-        }
-    }
-
-    /// A hypervisor has said something to an ask.
-    pub(super) fn said(&mut self, id: AskId, at: usize, said: Result<fleet::Answer, HypervisorError>) {
-        let Some(place) = self.asks.get_mut(&id).and_then(|ask| ask.said.get_mut(at)) else { return };
-        *place = Some(said);
-        self.conclude(id, false);
-    }
-
-    /// Answers what some hypervisors have said enough to, and others are silent about.
-    pub(super) fn conclude_late(&mut self, now: Millis) {
-        let is_late = |ask: &Ask| now.since(ask.put) >= PATIENCE && ask.said.iter().any(Option::is_some);
-        let late: Vec<AskId> = self.asks.iter().filter(|(_, ask)| is_late(ask)).map(|(id, _)| *id).collect();
-        for id in late {
-            self.conclude(id, true);
-        }
-    }
-
-    /// Answers an ask if what the hypervisors have said is enough; for a late one, if it says anything.
-    fn conclude(&mut self, id: AskId, is_late: bool) {
-        let Some(ask) = self.asks.get_mut(&id) else { return };
-        let is_complete = ask.said.iter().all(Option::is_some);
-        let is_good = ask.said.iter().any(|said| matches!(said, Some(Ok(_))));
-        let ready = match ask.request.ask() {
-            What::Monitor => is_good || is_complete,
-            What::Status(_) | What::List => is_complete || (is_late && is_good),
-            What::Power(..) => false,
-        };
-        if !ready {
-            return;
-        }
-        let said = std::mem::take(&mut ask.said);
-        match ask.request.ask() {
-            What::Status(_) => {
-                let guest = Fleet::power(&only(said, |answer| match answer {
-                    fleet::Answer::State(guest) => Some(guest),
-                    _ => None,
-                }));
-                self.state(id, guest);
-            }
-            What::List => {
-                let lists = only(said, |answer| match answer {
-                    fleet::Answer::List(guests) => Some(guests),
-                    _ => None,
-                });
-                self.list(id, lists);
-            }
-            _ if is_good => self.finish(id, Answer::Alive.into()),
-            _ => {
-                let why = said.into_iter().flatten().find_map(Result::err);
-                self.failed_query(id, &why.unwrap_or(HypervisorError::NoSuchGuest));
-            }
-        }
-    }
-
-    fn state(&mut self, id: AskId, state: Result<Guest, HypervisorError>) {
-        let Some(ask) = self.asks.get(&id) else { return };
-        match state {
-            Ok(guest) if is_named_otherwise(ask.request.ask().target(), &guest.name) => {
-                // It was renamed since the hypervisor was last asked who is who.
-                if !self.refresh(id) {
-                    self.finish(id, Answer::Failed(Failure::NotFound).into());
-                }
-            }
-            Ok(guest) => self.finish(id, Answer::Power(guest.state.power()).into()),
-            // It went, and another may bear its name.
-            Err(HypervisorError::NoSuchGuest) if is_by_name(ask.request.ask()) && self.refresh(id) => {}
-            Err(why) => self.failed_query(id, &why),
-        }
-    }
-
-    fn list(&mut self, id: AskId, said: Vec<Option<Result<Vec<Guest>, HypervisorError>>>) {
-        let why = said.iter().flatten().find_map(|said| said.as_ref().err().cloned());
-        if let Some(why) = why.filter(|_| !said.iter().flatten().any(Result::is_ok)) {
-            return self.failed_query(id, &why);
-        }
-        let listed = self.fleet.list(&said);
-        for (at, guests) in said.into_iter().enumerate() {
-            if let Some(Ok(guests)) = guests {
-                self.learn(at, guests);
-            }
-        }
-        let Some(ask) = self.asks.get(&id) else { return };
-        let Some(by) = self.by(ask.channel, ask.from, ask.request.is_native()) else { return };
-        let mut rest: VecDeque<Listed> = listed.into_iter().filter(|guest| self.policy.lists(by, guest.uuid)).collect();
-        if ask.request.is_native() {
-            // Its lists go on where they left off, by UUID.
-            rest.make_contiguous().sort_by_key(|guest| guest.uuid);
-        } else {
-            rest.make_contiguous().sort_by(|a, b| a.name.cmp(&b.name));
-        }
-        let (token, request) = (ask.connection, ask.id);
-        let shown = rest.len();
-        if let Some(connection) = self.connections.get_mut(&token) {
-            connection.listing = Some(Listing { id: request, rest });
-        }
-        self.next_entry(token, request);
-        self.pump(token);
-        if let Some(ask) = self.asks.remove(&id) {
-            self.record(&ask, &Answer::EndOfList, Some(format!("{shown} on it")), false);
-        }
-    }
-
-    /// Gives a list's next entry, or its end.
-    pub(super) fn next_entry(&mut self, token: usize, id: RequestId) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
-        let Some(listing) = connection.listing.as_mut().filter(|listing| listing.id == id) else { return };
-        let next = listing.rest.pop_front();
-        if next.is_none() {
-            connection.listing = None;
-        }
-        let answer = match &next {
-            Some(guest) => Answer::Entry(ListEntry { name: &guest.name, uuid: guest.uuid, power: guest.power }),
-            None => Answer::EndOfList,
-        };
-        if let Some(listener) = connection.listener() {
-            let _ = listener.answer(id, answer, clock::now());
-        }
-    }
-
-    fn failed_query(&mut self, id: AskId, why: &HypervisorError) {
-        let failure = match why {
-            HypervisorError::NoSuchGuest => Failure::NotFound,
-            HypervisorError::Unreachable(_) | HypervisorError::Failed(_) => Failure::Unreachable,
-        };
-        let why = Some(why.to_string());
-        self.finish(id, Decision { answer: Answer::Failed(failure), why, repeated: false });
+    pub(super) fn deny(&mut self, id: AskId, why: Denied) {
+        self.finish(id, Decision { answer: Answer::Denied, why: Some(why.to_string()), details: Details::NONE });
     }
 
     /// A power request that the policy allows: is it new, and may it begin?
@@ -283,11 +140,12 @@ impl Bridge {
             Admit::Act(permit) => permit,
             Admit::Running => return memory.twin(request.key(), id),
             Admit::Repeat(outcome) => {
-                return self.finish(id, Decision { answer: Answer::Outcome(outcome), why: None, repeated: true });
+                return self.finish(id, Decision { answer: Answer::Outcome(outcome), why: None, details: REPEATED });
             }
             Admit::Refused(why) => {
                 let reason = Some(format!("{why:?}"));
-                return self.finish(id, Decision { answer: Answer::Failed(why.into()), why: reason, repeated: false });
+                return self
+                    .finish(id, Decision { answer: Answer::Failed(why.into()), why: reason, details: Details::NONE });
             }
         };
         let refusal = if self.stopping.is_some() {
@@ -300,7 +158,8 @@ impl Bridge {
             None
         };
         if let Some(why) = refusal {
-            return self.settle(requester, permit, id, Outcome::Failed(Failure::Busy), Some(why));
+            let busy = Outcome::Failed(Failure::Busy);
+            return self.settle(requester, permit, id, busy, Power::Unknown, Some(why));
         }
         memory.journals(request.key(), request.remember_until());
         let earlier = memory.earlier(&permit);
@@ -335,7 +194,8 @@ impl Bridge {
     }
 
     /// A worker has carried out an order.
-    pub(super) fn ended(&mut self, order: Order, seen: Seen) {
+    pub(super) fn ended(&mut self, order: Order, carried: Carried) {
+        let Carried { seen, before } = carried;
         let Some(order) = self.follows(order, seen) else { return };
         let target = order.target();
         let ended = self.lanes.ended(order, seen);
@@ -348,7 +208,7 @@ impl Bridge {
             self.ask_who_is_who();
         }
         for (waiting, outcome) in ended.decided {
-            self.decided(waiting, outcome);
+            self.decided(waiting, outcome, before);
         }
         for (waiting, failure) in ended.refused {
             self.refuse(waiting, failure);
@@ -359,21 +219,32 @@ impl Bridge {
     }
 
     pub(super) fn refuse(&mut self, waiting: Waiting<AskId>, failure: Failure) {
-        self.decided(waiting, Outcome::Failed(failure));
+        self.decided(waiting, Outcome::Failed(failure), Power::Unknown);
     }
 
     /// The outcome of a power request: written down, then answered to all who asked for it.
-    fn decided(&mut self, waiting: Waiting<AskId>, outcome: Outcome) {
+    fn decided(&mut self, waiting: Waiting<AskId>, outcome: Outcome, before: Power) {
         let Waiting { order, who, .. } = waiting;
         self.journal.done(&order, outcome);
-        self.settle(order.requester(), order.permit, who, outcome, None);
+        self.settle(order.requester(), order.permit, who, outcome, before, None);
     }
 
-    fn settle(&mut self, requester: Requester, permit: Permit, id: AskId, outcome: Outcome, why: Option<&str>) {
+    fn settle(
+        &mut self,
+        requester: Requester,
+        permit: Permit,
+        id: AskId,
+        outcome: Outcome,
+        before: Power,
+        why: Option<&str>,
+    ) {
         let memory = self.memories.entry(requester).or_default();
         let twins = memory.take_twins(permit.key());
         memory.ledger.settle(permit, outcome);
-        let decision = |repeated| Decision { answer: Answer::Outcome(outcome), why: why.map(str::to_owned), repeated };
+        let decision = |repeated| {
+            let details = Details { before, incarnation: None, repeated };
+            Decision { answer: Answer::Outcome(outcome), why: why.map(str::to_owned), details }
+        };
         self.finish(id, decision(false));
         for twin in twins {
             self.finish(twin, decision(true));
@@ -381,13 +252,12 @@ impl Bridge {
     }
 
     /// Answers an ask, then writes that down. One that nobody waits for any more is only written down.
-    fn finish(&mut self, id: AskId, decision: Decision<'_>) {
+    pub(super) fn finish(&mut self, id: AskId, decision: Decision<'_>) {
         let Some(ask) = self.asks.remove(&id) else { return };
         if let Some(connection) = self.connections.get_mut(&ask.connection) {
-            let details = Details { repeated: decision.repeated, ..Details::NONE };
-            connection.answer(ask.id, decision.answer, details, clock::now());
+            connection.answer(ask.id, decision.answer, decision.details, clock::now());
         }
-        self.record(&ask, &decision.answer, decision.why, decision.repeated);
+        self.record(&ask, &decision.answer, decision.why, decision.details.repeated);
         self.pump(ask.connection);
     }
 
@@ -408,7 +278,7 @@ impl Bridge {
         let is_power = self.asks.get(&id).is_some_and(|ask| matches!(ask.request.ask(), What::Power(..)));
         let failure = if is_power { Failure::Unconfirmed } else { Failure::Unreachable };
         let why = Some("the hypervisor did not answer in time".to_owned());
-        self.finish(id, Decision { answer: Answer::Failed(failure), why, repeated: false });
+        self.finish(id, Decision { answer: Answer::Failed(failure), why, details: Details::NONE });
     }
 
     /// Nobody waits for a request's answer any more. What has not begun does not begin.
@@ -488,7 +358,7 @@ impl Bridge {
         Some(self.record_of(ask, "begun", None, false))
     }
 
-    fn record(&mut self, ask: &Ask, answer: &Answer<'_>, why: Option<String>, repeated: bool) {
+    pub(super) fn record(&mut self, ask: &Ask, answer: &Answer<'_>, why: Option<String>, repeated: bool) {
         let (outcome, is_good) = in_words(answer);
         let is_power = matches!(ask.request.ask(), What::Power(..));
         let record = self.record_of(ask, outcome, why, repeated);
@@ -521,26 +391,6 @@ impl Bridge {
             ms: clock::now().since(ask.request.received()).0,
         }
     }
-}
-
-/// Of what each hypervisor said, what answers the question.
-fn only<T>(
-    said: Vec<Option<Result<fleet::Answer, HypervisorError>>>,
-    what: impl Fn(fleet::Answer) -> Option<T>,
-) -> Vec<Option<Result<T, HypervisorError>>> {
-    let answer = |said| match said {
-        Ok(answer) => what(answer).map(Ok),
-        Err(why) => Some(Err(why)),
-    };
-    said.into_iter().map(|said| said.and_then(answer)).collect()
-}
-
-fn is_by_name(ask: &What) -> bool {
-    matches!(ask.target(), Some(Target::Name(_)))
-}
-
-fn is_named_otherwise(target: Option<&Target>, name: &str) -> bool {
-    matches!(target, Some(Target::Name(asked)) if asked.as_str() != name)
 }
 
 /// An answer as records and the log have it, and whether it is what the requester hoped for.

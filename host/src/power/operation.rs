@@ -16,6 +16,7 @@ use super::owner::Others;
 use crate::clock;
 use crate::journal::{Journal, NotRecorded};
 use fencewire_core::{ConfirmedOff, Failure, Millis, Observation, Outcome, Permit, Power, PowerAction, Restart};
+use std::cell::Cell;
 use std::thread;
 use std::time::Duration;
 
@@ -71,15 +72,32 @@ impl Seen {
     }
 }
 
+/// What came of an action, and what there was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carried {
+    /// What was seen of it.
+    pub seen: Seen,
+    /// The target's power before.
+    pub before: Power,
+}
+
+impl From<Failure> for Carried {
+    /// It failed before the target was looked at.
+    fn from(failure: Failure) -> Carried {
+        Carried { seen: Seen::Failed(failure), before: Power::Unknown }
+    }
+}
+
 /// Carries out `order`, before its time is up. `others`: the other hypervisors on which its guests may be.
-pub fn run(hypervisor: &dyn Hypervisor, others: &Others, order: &Order, journal: &Journal) -> Seen {
-    let run = Run { hypervisor, others, order, journal, deadline: order.until.min(order.permit.deadline()) };
+pub fn run(hypervisor: &dyn Hypervisor, others: &Others, order: &Order, journal: &Journal) -> Carried {
+    let deadline = order.until.min(order.permit.deadline());
+    let run = Run { hypervisor, others, order, journal, deadline, before: Cell::new(Power::Unknown) };
     let seen = match order.action() {
         PowerAction::Off => run.off().map(|off| Seen::Off(off, None)),
         PowerAction::Reboot => run.reboot(),
         PowerAction::On => run.on(),
     };
-    seen.unwrap_or_else(Seen::Failed)
+    Carried { seen: seen.unwrap_or_else(Seen::Failed), before: run.before.get() }
 }
 
 struct Run<'a> {
@@ -88,6 +106,8 @@ struct Run<'a> {
     order: &'a Order,
     journal: &'a Journal,
     deadline: Millis,
+    /// The target's power at the first look.
+    before: Cell<Power>,
 }
 
 impl Run<'_> {
@@ -230,6 +250,9 @@ impl Run<'_> {
             // The name was looked up a while ago; the guest may have been renamed, and another may bear its name.
             if self.order.by_name.as_ref().is_some_and(|name| *name != seen.name) {
                 return Err(Failure::NotFound);
+            }
+            if self.before.get() == Power::Unknown {
+                self.before.set(seen.state.power());
             }
             let now = clock::now();
             if now.since(asked) <= PROMPT && now < self.deadline {

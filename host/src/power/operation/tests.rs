@@ -125,7 +125,7 @@ impl Case {
         let (journal, _) = Journal::open(self.folder.path(), clock::now()).unwrap();
         let mut order = self.order.take().unwrap();
         order.until = self.deadline;
-        let seen = run(&self.stub, &self.others, &order, &journal);
+        let seen = run(&self.stub, &self.others, &order, &journal).seen;
         (seen, self.stub.log.into_inner().unwrap())
     }
 }
@@ -312,7 +312,7 @@ fn what_cannot_be_written_down_is_not_begun() {
         let (journal, _) = Journal::open(case.folder.path(), clock::now()).unwrap();
         case.folder.close().unwrap();
         let order = case.order.take().unwrap();
-        assert_eq!(run(&case.stub, &Others::NONE, &order, &journal), Seen::Failed(Failure::NotRecorded));
+        assert_eq!(run(&case.stub, &Others::NONE, &order, &journal).seen, Seen::Failed(Failure::NotRecorded));
         assert_eq!(case.stub.log.into_inner().unwrap(), [] as [&str; 0]);
     }
 }
