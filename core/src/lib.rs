@@ -24,6 +24,8 @@
 //! 4. *bytes and time out*: [`Endpoint::transmit`] and [`Endpoint::sent`], [`Endpoint::wake_at`].
 //!
 //! After any call of family 1 or 3, go through 2 and 4.
+//!
+//! Where `#[inline(never)]` stands it was measured: the guest agent is smaller for it.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -34,6 +36,7 @@ pub mod endpoint;
 pub mod ledger;
 pub mod listener;
 pub mod native;
+mod utf8;
 pub mod words;
 
 pub use client::{Client, Reply, Signing, Speak, Unspeakable};

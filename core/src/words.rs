@@ -2,6 +2,7 @@
 //!
 //! Not here: how any of it looks in bytes (see [`crate::classic`]).
 
+use crate::utf8::first_character;
 use core::fmt;
 
 /// A point on a monotonic clock, or a span of it, in milliseconds. The zero is the caller's.
@@ -108,7 +109,7 @@ pub const NAME_MAX: usize = 63;
 
 /// A guest's name that any wire can carry: 1 to 63 bytes of UTF-8 without control characters, not shaped like a UUID.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct GuestName(heapless::String<NAME_MAX>);
+pub struct GuestName(heapless::Vec<u8, NAME_MAX>);
 
 /// Why some bytes are not a guest's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,22 +147,32 @@ impl GuestName {
         if bytes.is_empty() {
             return Err(BadName::Empty);
         }
-        let text = core::str::from_utf8(bytes).map_err(|_| BadName::NotUtf8)?;
-        if text.chars().any(char::is_control) {
-            return Err(BadName::Control);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (character, after) = first_character(rest).ok_or(BadName::NotUtf8)?;
+            if character.is_control() {
+                return Err(BadName::Control);
+            }
+            rest = after;
         }
-        heapless::String::try_from(text).map(GuestName).map_err(|_| BadName::TooLong)
+        heapless::Vec::from_slice(bytes).map(GuestName).map_err(|_| BadName::TooLong)
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
+        // `parse` has seen to it that it is.
+        core::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The name's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
 impl fmt::Display for GuestName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 

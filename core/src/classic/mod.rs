@@ -8,7 +8,7 @@ pub mod key;
 pub mod packet;
 pub mod serial;
 
-use crate::words::{Answer, Ask, BadName, Failure, Outcome, Power, PowerAction, RequestKey, Target};
+use crate::words::{Answer, Ask, BadName, Failure, Outcome, Power, PowerAction, RequestKey, Target, UUID_TEXT_LEN};
 use core::fmt;
 use sha2::{Digest, Sha256};
 
@@ -17,6 +17,7 @@ pub const PORT: u16 = 1229;
 
 /// Bytes of a name's field: 63 of the name and a NUL.
 pub const NAME_FIELD: usize = crate::words::NAME_MAX + 1;
+const _: () = assert!(UUID_TEXT_LEN < NAME_FIELD);
 
 /// From when on nothing may be begun for a request, unless the configuration says otherwise: fence_virt waits 30 s,
 /// and an answer needs time to get there.
@@ -56,6 +57,7 @@ impl Code {
 }
 
 /// The byte for an action.
+#[inline(never)]
 pub const fn action_byte(ask: &Ask) -> u8 {
     match ask {
         Ask::Power(PowerAction::Off, _) => 1,
@@ -64,6 +66,23 @@ pub const fn action_byte(ask: &Ask) -> u8 {
         Ask::Status(_) => 4,
         Ask::Monitor => 5,
         Ask::List => 6,
+    }
+}
+
+/// Writes the target, where there is one, into a name's field that is all zeros.
+#[inline(never)]
+pub(crate) fn put_target(field: &mut [u8], ask: &Ask) {
+    let uuid_text;
+    let text: &[u8] = match ask.target() {
+        None => &[],
+        Some(Target::Name(name)) => name.as_bytes(),
+        Some(Target::Uuid(uuid)) => {
+            uuid_text = uuid.text();
+            &uuid_text
+        }
+    };
+    for (place, byte) in field.iter_mut().zip(text) {
+        *place = *byte;
     }
 }
 

@@ -9,8 +9,8 @@
 //! the client back; here they are zero. Not here: the challenges that follow on the connection.
 
 use super::key::{Hash, Key, TAG_LEN, Tag, WeakHash};
-use super::{Malformed, NAME_FIELD, action_byte, ask_of, key_of};
-use crate::words::{Ask, RequestKey, Target, UUID_TEXT_LEN};
+use super::{Malformed, NAME_FIELD, action_byte, ask_of, key_of, put_target};
+use crate::words::{Ask, RequestKey};
 
 /// Bytes of a request.
 pub const REQUEST_LEN: usize = 176;
@@ -21,7 +21,7 @@ const DOMAIN: usize = 4;
 const RANDOM: usize = DOMAIN + NAME_FIELD + 28 + 2;
 const SEQNO: usize = RANDOM + 6;
 const HASH: usize = SEQNO + 4 + 4;
-const _: () = assert!(HASH + TAG_LEN == REQUEST_LEN && UUID_TEXT_LEN < NAME_FIELD);
+const _: () = assert!(HASH + TAG_LEN == REQUEST_LEN);
 
 /// The bytes of a request.
 pub type RequestPacket = [u8; REQUEST_LEN];
@@ -61,20 +61,9 @@ pub fn encode_request(ask: &Ask, fresh: Fresh, hash: Hash, key: &Key) -> Request
 
 /// Writes a request that proves nothing.
 pub fn encode_unsigned(ask: &Ask, fresh: Fresh) -> RequestPacket {
-    let uuid_text;
-    let domain: &[u8] = match ask.target() {
-        None => &[],
-        Some(Target::Name(name)) => name.as_str().as_bytes(),
-        Some(Target::Uuid(uuid)) => {
-            uuid_text = uuid.text();
-            &uuid_text
-        }
-    };
     let mut packet = [0; REQUEST_LEN];
     packet[0] = action_byte(ask);
-    for (place, byte) in packet[DOMAIN..DOMAIN + NAME_FIELD - 1].iter_mut().zip(domain) {
-        *place = *byte;
-    }
+    put_target(&mut packet[DOMAIN..DOMAIN + NAME_FIELD], ask);
     packet[RANDOM..SEQNO].copy_from_slice(&fresh.random);
     packet[SEQNO..SEQNO + 4].copy_from_slice(&fresh.seqno.to_le_bytes());
     packet
@@ -110,7 +99,7 @@ fn meaning(packet: &RequestPacket) -> Result<(Ask, RequestKey), Unproved> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::{BadName, GuestName, PowerAction};
+    use crate::words::{BadName, GuestName, PowerAction, Target};
 
     const FRESH: Fresh = Fresh { random: [1, 2, 3, 4, 5, 6], seqno: 767_637 };
 

@@ -9,7 +9,7 @@
 //! entry    name [u8; 64] · uuid [u8; 64] · state u8 · pad u8
 //! ```
 
-use super::{Code, NAME_FIELD, action_byte};
+use super::{Code, NAME_FIELD, action_byte, put_target};
 pub use super::{FLAG_UUID, Malformed};
 use crate::words::{Ask, BadName, GuestName, ListEntry, Power, RequestKey, Target, UUID_TEXT_LEN, Uuid};
 
@@ -42,24 +42,16 @@ pub type RequestFrame = [u8; REQUEST_LEN];
 /// Of the sequence number the low 24 bits go out, so that the frame's last byte is 0 and never looks like the first of
 /// another. The flags are 0, as fence_virt's are.
 pub fn encode_request(ask: &Ask, seqno: u32) -> Result<RequestFrame, BadName> {
-    let text;
-    let domain: &[u8] = match ask.target() {
-        None => &[],
-        Some(Target::Name(name)) => name.as_str().as_bytes(),
-        Some(Target::Uuid(uuid)) => {
-            text = uuid_text(*uuid);
-            &text
-        }
-    };
-    if has_magic(domain) {
-        return Err(BadName::Magic);
+    let mut domain = [0; NAME_FIELD];
+    put_target(&mut domain, ask);
+    if has_magic(&domain) {
+        let Some(Target::Uuid(_)) = ask.target() else { return Err(BadName::Magic) };
+        domain.make_ascii_uppercase();
     }
     let mut frame = [0u8; REQUEST_LEN];
     frame[..MAGIC.len()].copy_from_slice(&MAGIC);
     frame[MAGIC.len()] = action_byte(ask);
-    for (place, &byte) in frame[DOMAIN..DOMAIN + NAME_FIELD].iter_mut().zip(domain) {
-        *place = byte;
-    }
+    frame[DOMAIN..DOMAIN + NAME_FIELD].copy_from_slice(&domain);
     frame[DOMAIN + NAME_FIELD..].copy_from_slice(&(seqno & 0x00ff_ffff).to_le_bytes());
     Ok(frame)
 }

@@ -73,6 +73,7 @@ fn words() {
 
     if let Ok(name) = call!(GuestName::parse, bytes()) {
         call!(GuestName::as_str, &name);
+        call!(GuestName::as_bytes, &name);
     }
     call!(PowerAction::as_str, PowerAction::Off);
 
