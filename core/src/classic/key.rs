@@ -3,7 +3,7 @@
 //! Everything that the transports prove is H(key ‖ something). A state that has taken in the key serves for all of it, so
 //! the key itself need not stay in memory; the states are wiped when they are dropped.
 
-use sha2::{Digest, Sha256, Sha512};
+pub(crate) use super::sha::State as KeyState;
 use subtle::ConstantTimeEq;
 
 /// Bytes of a key file at most.
@@ -69,26 +69,37 @@ pub enum BadKey {
 /// A key, in the form of hash states that have taken it in.
 #[derive(Clone)]
 pub struct Key {
-    sha256: Sha256,
-    sha512: Sha512,
+    sha256: KeyState,
+    sha512: KeyState,
 }
 
 impl Key {
     /// Takes in a whole key file. The caller wipes its own copy.
+    #[inline(never)]
     pub fn absorb(file: &[u8]) -> Result<Key, BadKey> {
         match file.len() {
             0 => Err(BadKey::Empty),
-            1..=KEY_MAX => Ok(Key { sha256: Sha256::new_with_prefix(file), sha512: Sha512::new_with_prefix(file) }),
+            1..=KEY_MAX => {
+                let mut key = Key { sha256: KeyState::new(Hash::Sha256), sha512: KeyState::new(Hash::Sha512) };
+                key.sha256.take(file);
+                key.sha512.take(file);
+                Ok(key)
+            }
             _ => Err(BadKey::TooLong),
+        }
+    }
+
+    /// What has taken it in for this hash.
+    pub(crate) const fn state(&self, hash: Hash) -> &KeyState {
+        match hash {
+            Hash::Sha256 => &self.sha256,
+            Hash::Sha512 => &self.sha512,
         }
     }
 
     /// H(key ‖ `parts`).
     pub fn tag(&self, hash: Hash, parts: &[&[u8]]) -> Tag {
-        match hash {
-            Hash::Sha256 => padded(&digest(self.sha256.clone(), parts)),
-            Hash::Sha512 => padded(&digest(self.sha512.clone(), parts)),
-        }
+        self.state(hash).tag(parts)
     }
 
     /// Whether `tag` is H(key ‖ `parts`). Takes as long for a wrong one as for a right one.
@@ -103,21 +114,10 @@ impl core::fmt::Debug for Key {
     }
 }
 
-fn digest<D: Digest>(state: D, parts: &[&[u8]]) -> sha2::digest::Output<D> {
-    parts.iter().fold(state, D::chain_update).finalize()
-}
-
-fn padded(hash: &[u8]) -> Tag {
-    let mut tag = [0; TAG_LEN];
-    for (place, byte) in tag.iter_mut().zip(hash) {
-        *place = *byte;
-    }
-    tag
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sha2::{Digest, Sha256, Sha512};
 
     #[test]
     fn a_tag_is_the_hash_of_the_key_and_what_follows() {
