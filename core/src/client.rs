@@ -1,23 +1,21 @@
 //! The end that asks: sends one request and says what came of it.
 //!
-//! Here is what every wire shares; how each is spoken is in `client/serial.rs`, `client/packet.rs` and
-//! `client/native.rs`.
+//! Here is what every wire shares; how each is spoken is in `client/classic.rs` (fence-virt's, on a serial port and on
+//! packets) and `client/native.rs`.
 
+mod classic;
 mod native;
 mod packet;
 mod serial;
 
 use crate::Endpoint;
-use crate::classic::Code;
 use crate::classic::key::{Hash, Key};
 use crate::classic::packet::Fresh;
 use crate::classic::serial::Entry;
 use crate::native::keys::Keys;
-use crate::words::{Ask, BadName, Entropy, Millis, Power};
-use crate::words::{Failure, Incarnation};
+use crate::words::{Ask, BadName, Entropy, Failure, Incarnation, Millis, Power};
+use classic::ClassicClient;
 use native::NativeClient;
-use packet::PacketClient;
-use serial::SerialClient;
 
 /// Which wire to speak.
 #[derive(Clone, Copy, Debug)]
@@ -89,8 +87,9 @@ pub enum Reply {
     TimedOut,
     /// The connection went away before a reply came. It may have been done, or may still be.
     Closed,
-    /// The connection went away before the other end had proved anything: it does not take this key or this hash. Nothing
-    /// was done.
+    /// The connection went away before the other end had said anything, where it should have proved that it holds the
+    /// key: it does not take this key or this hash. Nothing was done, unless it asks nobody for a proof and is gone for
+    /// another reason.
     Dropped,
     /// The other end does not hold the key, or answers challenges with another hash. It is not to be believed.
     NotProved,
@@ -103,9 +102,9 @@ pub struct Client {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and no allocator to box it with")]
 enum Wire {
-    Serial(SerialClient),
-    Packet(PacketClient),
+    Classic(ClassicClient),
     Native(NativeClient),
 }
 
@@ -113,15 +112,13 @@ enum Wire {
 macro_rules! on_wire {
     ($client:expr, $end:ident => $call:expr) => {
         match &$client.wire {
-            Wire::Serial($end) => $call,
-            Wire::Packet($end) => $call,
+            Wire::Classic($end) => $call,
             Wire::Native($end) => $call,
         }
     };
     (mut $client:expr, $end:ident => $call:expr) => {
         match &mut $client.wire {
-            Wire::Serial($end) => $call,
-            Wire::Packet($end) => $call,
+            Wire::Classic($end) => $call,
             Wire::Native($end) => $call,
         }
     };
@@ -131,11 +128,13 @@ impl Client {
     /// For one request, to be answered before `deadline`.
     pub fn new(speak: Speak<'_>, ask: &Ask, deadline: Millis) -> Result<Client, Unspeakable> {
         let wire = match speak {
-            Speak::ClassicSerial { seqno } => {
-                Wire::Serial(SerialClient::new(ask, seqno, deadline).map_err(Unspeakable::Name)?)
-            }
             Speak::Native { keys, id, guard } => Wire::Native(NativeClient::new(keys, ask, id, guard, deadline)),
-            Speak::ClassicPacket { fresh, signing } => Wire::Packet(PacketClient::new(ask, fresh, signing, deadline)),
+            Speak::ClassicSerial { seqno } => {
+                Wire::Classic(ClassicClient::serial(ask, seqno, deadline).map_err(Unspeakable::Name)?)
+            }
+            Speak::ClassicPacket { fresh, signing } => {
+                Wire::Classic(ClassicClient::packet(ask, fresh, signing, deadline))
+            }
         };
         Ok(Client { wire })
     }
@@ -179,47 +178,4 @@ impl Endpoint for Client {
     fn wake(&mut self, now: Millis) {
         on_wire!(mut self, end => end.wake(now));
     }
-}
-
-/// The action, as far as it decides what a code means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Power,
-    Status,
-    Monitor,
-    List,
-}
-
-impl Kind {
-    const fn of(ask: &Ask) -> Kind {
-        match ask {
-            Ask::Power(..) => Kind::Power,
-            Ask::Status(_) => Kind::Status,
-            Ask::Monitor => Kind::Monitor,
-            Ask::List => Kind::List,
-        }
-    }
-}
-
-/// What a reply's byte means to who asked.
-enum Meaning {
-    /// This is what came of it.
-    End(Reply),
-    /// Entries follow.
-    List,
-    /// Nothing to this asker: no code, or an answer to something else.
-    Nothing,
-}
-
-fn meaning(byte: u8, asked: Kind) -> Meaning {
-    Meaning::End(match (Code::from_byte(byte), asked) {
-        (Some(Code::Failed), Kind::Status) => Reply::Power(Power::Unknown),
-        (Some(Code::Failed), _) => Reply::Failed,
-        (Some(Code::Denied), _) => Reply::Denied,
-        (Some(Code::Success), Kind::Status) => Reply::Power(Power::On),
-        (Some(Code::Off), Kind::Status) => Reply::Power(Power::Off),
-        (Some(Code::Success), Kind::Power | Kind::Monitor) => Reply::Done,
-        (Some(Code::HostList), Kind::List) => return Meaning::List,
-        _ => return Meaning::Nothing,
-    })
 }
