@@ -219,8 +219,11 @@ fn heard(listener: &mut Listener, bytes: &[u8]) -> (Vec<u8>, Vec<Event>) {
 fn answered(client: &mut Client, mut bytes: &[u8]) -> (Vec<u8>, Vec<Reply>) {
     let mut replies = Vec::new();
     while !bytes.is_empty() {
-        bytes = &bytes[client.receive(bytes, NOW)..];
+        let taken = client.receive(bytes, NOW);
+        let before = replies.len();
         replies.extend(std::iter::from_fn(|| client.poll()));
+        assert!(taken > 0 || replies.len() > before, "nothing taken, and nothing to say");
+        bytes = &bytes[taken..];
     }
     let said = client.transmit().to_vec();
     client.sent(said.len(), NOW);

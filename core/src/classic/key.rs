@@ -116,8 +116,10 @@ impl core::fmt::Debug for Key {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
     use sha2::{Digest, Sha256, Sha512};
+    use std::format;
 
     #[test]
     fn a_tag_is_the_hash_of_the_key_and_what_follows() {
@@ -146,6 +148,11 @@ mod tests {
         assert!(Key::absorb(&[7]).is_ok());
         assert!(Key::absorb(&[7; KEY_MAX]).is_ok());
         assert_eq!(Key::absorb(&[7; KEY_MAX + 1]).err(), Some(BadKey::TooLong));
+    }
+
+    #[test]
+    fn a_key_in_a_log_is_a_word() {
+        assert_eq!(format!("{:?}", Key::absorb(b"secret").unwrap()), "Key");
     }
 
     #[test]

@@ -106,6 +106,13 @@ fn nothing_counts_before_the_whole_request_was_sent() {
         assert_eq!(end.give(&[0]), [Reply::Failed], "{sent}");
         end.is_at_its_end();
     }
+    // Nobody can answer a challenge that has not gone.
+    for sent in [0, 175, 239] {
+        let mut end = Asking::of_packets(signed(&shared(), Hash::Sha256, Hash::Sha256), &off("vm1"), &ENTROPY);
+        end.client.sent(sent, end.now);
+        assert_eq!(end.give(&said_by_theirs(&ENTROPY)), [Reply::NotProved], "{sent}");
+        end.is_at_its_end();
+    }
     for sent in [0, 1, 63] {
         let mut end = Asking::keyed(&off("vm1"));
         assert_eq!(end.give(&said_by_theirs(&ENTROPY)), []);

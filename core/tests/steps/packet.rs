@@ -7,7 +7,7 @@ use super::common::packets::{
 };
 use super::common::{Answering, Asking, ENTROPY, asked, off};
 use fencewire_core::classic::key::Hash;
-use fencewire_core::classic::packet::{decode_request, decode_unsigned, encode_unsigned};
+use fencewire_core::classic::packet::{REQUEST_LEN, decode_request, decode_unsigned, encode_unsigned};
 use fencewire_core::{Answer, Ask, Endpoint, Entropy, Event, Listener, Millis, Outcome, Power, Reply, Trust};
 
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub(crate) enum Step {
     Proof,
     OtherProof,
     OldProof,
-    /// The other end's challenge, sent back.
+    /// The other end's challenge, sent back; a listener's last one, where this connection has none yet.
     Reflect,
     /// All that the other end waits for, as it should be.
     Handshake(Ask),
@@ -107,7 +107,7 @@ impl Line {
                     let challenge = self.challenge().expect("it was read");
                     assert_eq!(self.given[240..304], proof(&challenge, auth));
                     assert_eq!(self.read[..64], proof(&self.given[176..240], auth));
-                    assert_ne!(challenge, self.given[176..240]);
+                    assert!(![challenge, self.old_challenge].contains(&self.given[176..240].try_into().unwrap()));
                     decode_request(packet, Hash::Sha256, &shared())
                 }
                 None => decode_unsigned(packet),
@@ -127,7 +127,7 @@ impl Line {
                 self.give(&proof(&self.challenge().unwrap_or(CHALLENGE), other));
             }
             Step::OldProof => self.give(&proof(&self.old_challenge, auth)),
-            Step::Reflect => self.give(&self.challenge().unwrap_or(CHALLENGE)),
+            Step::Reflect => self.give(&self.challenge().unwrap_or(self.old_challenge)),
             Step::Handshake(ask) => self.handshake(&ask),
             Step::Pass(ms) => {
                 let events = self.end.later(ms);
@@ -240,6 +240,8 @@ struct Caller {
     auth: Option<Hash>,
     careful: bool,
     connections: u8,
+    /// How many bytes have gone on this connection.
+    sent: usize,
     given: Vec<u8>,
     replies: Vec<Reply>,
 }
@@ -264,12 +266,22 @@ impl Caller {
         self.look_at(replies);
     }
 
+    fn send(&mut self, n: usize) {
+        let n = n.min(self.end.client.transmit().len());
+        self.sent += n;
+        self.end.client.sent(n, self.end.now);
+    }
+
     /// Rule 1: what is told was said, on this connection, by somebody who proved itself on it.
     fn look_at(&mut self, replies: Vec<Reply>) {
         for reply in &replies {
             let by_the_other_end =
                 !matches!(reply, Reply::TimedOut | Reply::Closed | Reply::Dropped | Reply::NotProved);
             let proofs = self.proofs();
+            if by_the_other_end && *reply != Reply::Failed {
+                let all = self.auth.map_or(REQUEST_LEN, |_| REQUEST_LEN + 64 + 64);
+                assert_eq!(self.sent, all, "a reply before all was said that it could be one to");
+            }
             if by_the_other_end && self.auth.is_some() {
                 assert_eq!(self.given[..64], proofs[..64]);
                 assert_ne!(self.given[64..128], self.entropy().0);
@@ -302,9 +314,9 @@ impl Caller {
             Step::OldProof => self.give(&proof(&entropy(self.connections - 1).0, Hash::Sha256)),
             Step::Reflect => self.give(&self.entropy().0),
             Step::Handshake(_) => {
-                self.end.written();
+                self.send(usize::MAX);
                 self.give(&self.proofs());
-                self.end.written();
+                self.send(usize::MAX);
             }
             Step::Pass(ms) if self.careful => {
                 let replies = self.end.later(*ms);
@@ -314,10 +326,11 @@ impl Caller {
                 self.end.now = Millis(if ms % 2 == 0 { self.end.now.0 + ms } else { self.end.now.0 / 2 });
                 self.end.client.wake(self.end.now);
             }
-            Step::Sent(n) => self.end.client.sent(*n, self.end.now),
+            Step::Sent(n) => self.send(*n),
             Step::Opened | Step::Reset => {
                 self.connections += 1;
                 self.given.clear();
+                self.sent = 0;
                 self.end.client.opened(&self.entropy(), self.end.now);
             }
             Step::Closed => self.end.client.closed(self.end.now),
@@ -340,8 +353,16 @@ pub(crate) fn client(ask: &Ask, auth: Option<Hash>, careful: bool, steps: Vec<St
     let key = shared();
     let speak = auth.map_or(UNSIGNED, |auth| signed(&key, Hash::Sha256, auth));
     let end = Asking::of_packets(speak, ask, &entropy(1));
-    let mut caller =
-        Caller { end, ask: ask.clone(), auth, careful, connections: 1, given: Vec::new(), replies: Vec::new() };
+    let mut caller = Caller {
+        end,
+        ask: ask.clone(),
+        auth,
+        careful,
+        connections: 1,
+        sent: 0,
+        given: Vec::new(),
+        replies: Vec::new(),
+    };
     for step in steps {
         caller.step(&step);
     }

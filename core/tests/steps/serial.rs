@@ -2,7 +2,8 @@
 
 use super::common::owner::{Told, answer};
 use super::common::{Answering, Asking, ENTROPY, asks, frame, off};
-use fencewire_core::{Accept, Ask, Endpoint, Event, Listener, Millis, Reply};
+use fencewire_core::classic::serial::{MAGIC, REQUEST_LEN};
+use fencewire_core::{Accept, Ask, Endpoint, Event, Listener, Millis, Power, Reply};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
@@ -89,28 +90,75 @@ pub(crate) fn with_a_careless_owner(steps: Vec<Step>) {
     assert_eq!(asks(&end.give(&frame(&off("good"), 0x77_7777))), [off("good")]);
 }
 
+/// What has passed over a client's connection.
+#[derive(Default)]
+struct Passed {
+    /// Bytes of the request that have gone, copies included.
+    sent: usize,
+    /// What was given after its first whole copy.
+    given: Vec<u8>,
+}
+
+impl Passed {
+    fn give(&mut self, bytes: &[u8]) {
+        if self.sent >= REQUEST_LEN {
+            self.given.extend(bytes);
+        }
+    }
+
+    /// Rule 1: what is told was said, after the whole request had gone.
+    fn look_at(&self, replies: &[Reply]) {
+        for reply in replies {
+            let code = match reply {
+                Reply::Done | Reply::Power(Power::On) => 0,
+                Reply::Power(Power::Unknown) => 1,
+                Reply::Power(Power::Off) => 2,
+                Reply::Denied => 3,
+                Reply::Entry(_) | Reply::EndOfList => 253,
+                Reply::NotDone(_) => panic!("this wire cannot say why"),
+                Reply::Failed | Reply::TimedOut | Reply::Closed | Reply::Dropped | Reply::NotProved => continue,
+            };
+            let said = [&MAGIC[..], &[code]].concat();
+            assert!(self.given.windows(said.len()).any(|bytes| bytes == said), "nobody said that: {reply:?}");
+        }
+    }
+}
+
 /// The same two of a client.
 pub(crate) fn client(ask: &Ask, careful: bool, steps: Vec<Step>) {
     let mut end = Asking::within(40_000, ask);
+    let mut passed = Passed::default();
     let mut replies = Vec::new();
     for step in steps {
+        let mut now = Vec::new();
         match step {
-            Step::Bytes(bytes) if careful => replies.extend(end.give(&bytes)),
+            Step::Bytes(bytes) if careful => {
+                passed.give(&bytes);
+                now.extend(end.give(&bytes));
+            }
             Step::Bytes(bytes) => assert!(end.client.receive(&bytes, end.now) <= bytes.len()),
-            Step::Pass(ms) if careful => replies.extend(end.later(ms)),
+            Step::Pass(ms) if careful => now.extend(end.later(ms)),
             Step::Pass(ms) => {
                 end.now = Millis(if ms % 2 == 0 { end.now.0 + ms } else { end.now.0 / 2 });
                 end.client.wake(end.now);
             }
-            Step::Sent(n) => end.client.sent(n, end.now),
-            Step::Opened | Step::Reset => end.client.opened(&ENTROPY, end.now),
+            Step::Sent(n) => {
+                passed.sent += n.min(end.client.transmit().len());
+                end.client.sent(n, end.now);
+            }
+            Step::Opened | Step::Reset => {
+                passed = Passed::default();
+                end.client.opened(&ENTROPY, end.now);
+            }
             Step::Closed => end.client.closed(end.now),
-            Step::Answer(..) | Step::Poll => replies.extend(end.client.poll()),
+            Step::Answer(..) | Step::Poll => now.extend(end.client.poll()),
         }
         if careful {
-            replies.extend(end.polled());
+            now.extend(end.polled());
+            passed.look_at(&now);
             assert!(end.client.wake_at().is_none_or(|at| at > end.now), "due, and nothing came of it");
         }
+        replies.extend(now);
     }
     end.now = end.now.max(Millis(1_000_000));
     replies.extend(end.polled());
