@@ -10,6 +10,7 @@
 use super::Reply;
 use crate::Endpoint;
 use crate::classic::serial::Entry;
+use crate::listener::DEADLINE_MAX;
 use crate::native::frame::{self, Deframer, FRAME_MAX, Payload};
 use crate::native::keys::{Keys, Session};
 use crate::native::message::{self, Head, Hello, Said, Welcome, What, Whom};
@@ -128,6 +129,7 @@ impl NativeClient {
         let _ = self.hello.extend_from_slice(&tag);
         self.state = State::Greeting;
         self.repeated = false;
+        self.accepted = false;
         self.send_hello();
     }
 
@@ -195,7 +197,9 @@ impl NativeClient {
         self.session = Some(self.keys.session(&self.hello, payload));
         (self.counter, self.heard, self.heard_at) = (0, 0, now);
         self.accepted = false;
-        let due = welcome.stamp.saturating_add(self.deadline.since(now).0);
+        // Further off it would be refused. What is not done by then is not done.
+        let left = self.deadline.since(now).min(DEADLINE_MAX);
+        let due = welcome.stamp.saturating_add(left.0);
         // On the same clock a request never becomes younger, whatever pauses this end.
         self.due = Some(match self.due {
             Some((before, stamp)) if welcome.stamp >= stamp => (before.min(due), welcome.stamp),
@@ -222,14 +226,20 @@ impl NativeClient {
         let chunk_at = body.len() - rest.len();
         match (reply.said, &self.ask) {
             (Said::Accepted | Said::Working, _) => {
+                // The session that was given up is alive: a handshake that has begun is not needed.
+                self.state = State::Asking;
                 self.accepted = true;
                 self.repeat_at = None;
             }
             (Said::Done(done), Ask::Power(action, _)) => self.end(match (done.result, action) {
                 (message::Result::Failed(reason), _) => Reply::NotDone(reason.into()),
+                (message::Result::On, PowerAction::On) => Reply::Done,
                 (message::Result::Off, PowerAction::Off)
                 | (message::Result::Rebooted | message::Result::NotStarted, PowerAction::Reboot)
-                | (message::Result::On, PowerAction::On) => Reply::Done,
+                    if done.seen_off =>
+                {
+                    Reply::Done
+                }
                 _ => Reply::Failed,
             }),
             (Said::Status(runs, _), Ask::Status(_)) => self.end(Reply::Power(runs.into())),

@@ -170,6 +170,7 @@ impl NativeListener {
                     }
                     if message::write(&written, chunk) {
                         *count += 1;
+                        current.request.after = Some(entry.uuid);
                         return Ok(());
                     }
                     // The owner need not go on: the rest is asked for anew.
@@ -208,6 +209,12 @@ impl NativeListener {
             && self.withdrawn.is_none()
             && self.refusals.is_empty()
             && self.transmit().is_empty()
+            && !self.deframer.has_begun()
+    }
+
+    /// A part of what waits has gone: the rest goes before anything of another wire.
+    pub(super) fn is_in_a_frame(&self) -> bool {
+        self.sent > 0 && !self.transmit().is_empty()
     }
 
     pub(super) fn must_be_polled(&self) -> bool {
@@ -305,8 +312,12 @@ impl NativeListener {
         if !rest.is_empty() {
             return self.malformed(Malformed::Body);
         }
-        if self.current.as_ref().is_some_and(|current| current.wire_id == asked.id) {
-            return self.say(asked.id, Said::Accepted, &[], now);
+        let key = RequestKey { id: asked.id, body: body_hash(&asked.what) };
+        if let Some(current) = self.current.as_ref().filter(|current| current.wire_id == key.id) {
+            // One of the two is not what its asker sent: neither may get the other's answer.
+            let is_copy = current.request.key == key;
+            let said = if is_copy { Said::Accepted } else { Said::Failed(Failure::Busy.into()) };
+            return self.say(key.id, said, &[], now);
         }
         // Whoever asks anew does not wait for the old answer.
         self.drop_current();
@@ -323,7 +334,6 @@ impl NativeListener {
             return self.say(asked.id, Said::Failed(Failure::Expired.into()), &[], now);
         }
         let deadline = Millis(asked.deadline);
-        let key = RequestKey { id: asked.id, body: body_hash(&asked.what) };
         let request =
             Request { ask, key, received: now, deadline, remember_until: deadline, guard, after, native: true };
         let id = RequestId(self.next_id);

@@ -15,8 +15,6 @@ use crate::words::{Answer, Details, Entropy, Millis};
 pub(super) struct StreamListener {
     classic: Option<SerialListener>,
     native: Option<NativeListener>,
-    /// A part of a frame of ours has gone out: the rest goes first.
-    in_native_frame: bool,
 }
 
 impl StreamListener {
@@ -24,7 +22,6 @@ impl StreamListener {
         StreamListener {
             classic: accept.classic.then(|| SerialListener::new(accept.settle, accept.time_to_act)),
             native: accept.native.map(NativeListener::new),
-            in_native_frame: false,
         }
     }
 
@@ -54,7 +51,6 @@ impl StreamListener {
         if let Some(native) = &mut self.native {
             native.guest_was_reset(now);
         }
-        self.in_native_frame = false;
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -75,15 +71,13 @@ impl StreamListener {
     /// Whose bytes go next: one's frame is not broken by the other's.
     fn native_goes_first(&self) -> bool {
         let waits = |bytes: &[u8]| !bytes.is_empty();
-        let native = self.native.as_ref().is_some_and(|native| waits(native.transmit()));
         let classic = self.classic.as_ref().is_some_and(|classic| waits(classic.transmit()));
-        native && (self.in_native_frame || !classic)
+        self.native.as_ref().is_some_and(|native| waits(native.transmit()) && (native.is_in_a_frame() || !classic))
     }
 }
 
 impl Endpoint for StreamListener {
     fn opened(&mut self, entropy: &Entropy, now: Millis) {
-        self.in_native_frame = false;
         if let Some(classic) = &mut self.classic {
             classic.opened(entropy, now);
         }
@@ -97,7 +91,9 @@ impl Endpoint for StreamListener {
             (None, None) => bytes.len(),
             (Some(classic), None) => classic.receive(bytes, now),
             (None, Some(native)) => native.receive(bytes, now),
-            (Some(_), Some(_)) => {
+            (Some(classic), Some(_)) => {
+                // A frame whose time is up is dropped before the next byte, and that is to be polled first.
+                let _ = classic.receive(&[], now);
                 for (at, byte) in bytes.iter().enumerate() {
                     if self.must_be_polled() {
                         return at;
@@ -115,7 +111,6 @@ impl Endpoint for StreamListener {
     }
 
     fn closed(&mut self, now: Millis) {
-        self.in_native_frame = false;
         if let Some(classic) = &mut self.classic {
             classic.closed(now);
         }
@@ -134,7 +129,6 @@ impl Endpoint for StreamListener {
         if self.native_goes_first() {
             if let Some(native) = &mut self.native {
                 native.sent(n, now);
-                self.in_native_frame = !native.transmit().is_empty();
             }
         } else if let Some(classic) = &mut self.classic {
             classic.sent(n, now);

@@ -74,6 +74,11 @@ impl Deframer {
         self.begin();
     }
 
+    /// Whether the next bytes may belong to a frame of which a part is here.
+    pub fn has_begun(&self) -> bool {
+        self.state == State::Reading
+    }
+
     /// The payload of the frame that [`push`](Self::push) found.
     pub fn payload(&self) -> &[u8] {
         &self.payload

@@ -11,7 +11,7 @@
 
 use super::frame::PAYLOAD_MAX;
 use super::keys::{SESSION_LEN, TAG_LEN};
-use crate::words::{BadName, Failure, GuestName, Power, Target, Uuid};
+use crate::words::{BadName, Failure, Power, Target, Uuid};
 use serde::{Deserialize, Serialize};
 
 /// The kind of a hello.
@@ -270,10 +270,10 @@ pub struct Head {
 }
 
 impl Whom<'_> {
-    /// The target that it names.
+    /// The target that it names. Text of a UUID's shape is one, whatever it is said to be.
     pub fn target(self) -> core::result::Result<Target, BadName> {
         match self {
-            Whom::Name(name) => GuestName::parse(name.as_bytes()).map(Target::Name),
+            Whom::Name(name) => Target::parse(name.as_bytes()),
             Whom::Uuid(uuid) => Ok(Target::Uuid(Uuid::from_bytes(uuid))),
         }
     }

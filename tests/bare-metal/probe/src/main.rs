@@ -96,6 +96,7 @@ fn native() {
     call!(Deframer::new);
     call!(Deframer::push, &mut deframer, 1);
     call!(Deframer::payload, &deframer);
+    call!(Deframer::has_begun, &deframer);
     call!(Deframer::reset, &mut deframer);
 
     let key = call!(keys::Key::from_bytes, [0; 32]);

@@ -1,124 +1,14 @@
 //! Our own wire, both ends: ours with ours over a channel that the test moves, step by step.
 
-mod common;
-
-use common::{done, entry, off, status, target};
+use crate::by_hand::{GUEST, keys};
+use crate::common::{done, entry, off, status, target};
+use crate::pair::Pair;
 use fencewire_core::listener::{HALF_OPEN, WORKING};
 use fencewire_core::native::keys::Keys;
 use fencewire_core::{
-    Accept, Answer, Ask, Client, Endpoint, Entropy, Event, Failure, Incarnation, ListEntry, Listener, Millis,
-    NativeAccept, Power, PowerAction, Refusal, Reply, Request, RequestId, Speak, Uuid,
+    Accept, Answer, Ask, Endpoint, Entropy, Event, Failure, Incarnation, ListEntry, Listener, Millis, NativeAccept,
+    Power, PowerAction, Refusal, Reply, Uuid,
 };
-
-const GUEST: Uuid = Uuid::from_bytes([0xa; 16]);
-
-fn keys(generation: u32) -> Keys {
-    Keys::derive(b"master", GUEST, generation)
-}
-
-/// Two ends and the time; bytes are moved whole.
-struct Pair {
-    client: Client,
-    listener: Listener,
-    now: Millis,
-    events: Vec<Event>,
-    replies: Vec<Reply>,
-}
-
-impl Pair {
-    fn new(ask: &Ask) -> Pair {
-        Pair::with(ask, &keys(1), keys(1))
-    }
-
-    fn with(ask: &Ask, asking: &Keys, answering: Keys) -> Pair {
-        Pair::guarded(ask, asking, answering, None)
-    }
-
-    fn guarded(ask: &Ask, asking: &Keys, answering: Keys, guard: Option<Incarnation>) -> Pair {
-        let now = Millis(1_000_000);
-        let speak = Speak::Native { keys: asking, id: 0x1234, guard };
-        let client = Client::new(speak, ask, now.plus(Millis(20_000))).expect("can be said");
-        let native = Some(NativeAccept { keys: answering, instance: 7 });
-        let listener = Listener::new(Accept { classic: false, native, ..Accept::default() });
-        let mut pair = Pair { client, listener, now, events: vec![], replies: vec![] };
-        pair.listener.opened(&Entropy([2; 64]), now);
-        pair.client.opened(&Entropy([1; 64]), now);
-        pair
-    }
-
-    /// Moves bytes both ways until there are none. Gives what was said on the way.
-    fn run(&mut self) -> (Vec<u8>, Vec<u8>) {
-        let (mut there, mut back) = (Vec::new(), Vec::new());
-        loop {
-            let bytes = self.client.transmit().to_vec();
-            self.client.sent(bytes.len(), self.now);
-            self.hear(&bytes);
-            let answers = self.listener.transmit().to_vec();
-            self.listener.sent(answers.len(), self.now);
-            self.reply(&answers);
-            if bytes.is_empty() && answers.is_empty() {
-                return (there, back);
-            }
-            there.extend(bytes);
-            back.extend(answers);
-        }
-    }
-
-    fn hear(&mut self, mut bytes: &[u8]) {
-        loop {
-            let taken = self.listener.receive(bytes, self.now);
-            bytes = &bytes[taken..];
-            let before = self.events.len();
-            self.events.extend(std::iter::from_fn(|| self.listener.poll()));
-            if bytes.is_empty() && self.events.len() == before {
-                return;
-            }
-        }
-    }
-
-    fn reply(&mut self, mut bytes: &[u8]) {
-        loop {
-            let taken = self.client.receive(bytes, self.now);
-            bytes = &bytes[taken..];
-            let before = self.replies.len();
-            self.replies.extend(std::iter::from_fn(|| self.client.poll()));
-            if bytes.is_empty() && self.replies.len() == before {
-                return;
-            }
-        }
-    }
-
-    fn later(&mut self, ms: u64) {
-        let until = self.now.plus(Millis(ms));
-        loop {
-            let next = [self.client.wake_at(), self.listener.wake_at()].into_iter().flatten().min();
-            match next.filter(|at| *at <= until) {
-                Some(at) => self.now = self.now.max(at),
-                None => break,
-            }
-            self.client.wake(self.now);
-            self.listener.wake(self.now);
-            self.events.extend(std::iter::from_fn(|| self.listener.poll()));
-            self.replies.extend(std::iter::from_fn(|| self.client.poll()));
-            self.run();
-        }
-        self.now = until;
-    }
-
-    #[track_caller]
-    fn asked(&mut self) -> (RequestId, Request) {
-        self.run();
-        match self.events.drain(..).collect::<Vec<_>>().as_slice() {
-            [Event::Asked(id, request)] => (*id, request.clone()),
-            other => panic!("not one request: {other:?}"),
-        }
-    }
-
-    fn answer(&mut self, id: RequestId, answer: Answer<'_>) {
-        self.listener.answer(id, answer, self.now).expect("it is out");
-        self.run();
-    }
-}
 
 #[test]
 fn each_ask_and_its_answer() {

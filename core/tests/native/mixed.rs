@@ -1,0 +1,151 @@
+//! A channel on which both wires are answered: neither end's frames are taken for the other's, wherever one breaks into
+//! the other.
+
+use crate::by_hand::{Guest, answering_both, keys, nothing_asked};
+use crate::common::{Answering, asks, done, frame, off, reply, status};
+use fencewire_core::classic::Code;
+use fencewire_core::native::message::{Said, What, Whom};
+use fencewire_core::{Answer, Ask, Endpoint, Event, Millis, Power, Request, RequestId};
+
+fn requests(events: Vec<Event>) -> Vec<(RequestId, Request)> {
+    events
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Asked(id, request) => Some((id, request)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn both() -> (Answering, Guest) {
+    let mut end = answering_both(keys(1), true);
+    let guest = Guest::established(&mut end);
+    (end, guest)
+}
+
+#[test]
+fn each_wire_is_answered_in_its_own_words() {
+    let (mut end, mut guest) = both();
+    let (id, request) = end.asked(&frame(&status("vm1"), 7));
+    assert!(!request.is_native());
+    end.answer(id, Answer::Power(Power::Off)).unwrap();
+    assert_eq!(end.read(), reply(Code::Off));
+    let native = guest.request(5, end.now.plus(Millis(9_000)), What::Status(Whom::Name("vm1")));
+    let (id, request) = end.asked(&native);
+    assert!(request.is_native());
+    end.answer(id, Answer::Power(Power::Off)).unwrap();
+    let said: Vec<Said> = guest.replies(&end.read()).into_iter().map(|reply| reply.said).collect();
+    assert!(matches!(said.as_slice(), [Said::Accepted, Said::Status(..)]));
+}
+
+/// Whichever is broken into: what is whole is understood, what is not is nothing.
+#[test]
+fn a_frame_of_ours_in_the_middle_of_one_of_fence_virts_at_every_byte() {
+    let classic = frame(&off("vm1"), 0x01_0203);
+    for at in 0..=classic.len() {
+        let (mut end, mut guest) = both();
+        let native = guest.request(5, end.now.plus(Millis(9_000)), What::Status(Whom::Name("vm2")));
+        let events = end.give(&[&classic[..at], &native, &classic[at..]].concat());
+        let handed = asks(&events);
+        assert!(handed.contains(&status("vm2")), "at {at}: {events:?}");
+        // Of the name's last zero and the four bytes behind it that wire cannot know that they are others.
+        let whole = at == 0 || at >= classic.len() - 5;
+        assert_eq!(handed.contains(&off("vm1")), whole, "at {at}");
+        assert_eq!(handed.len(), 1 + usize::from(whole));
+        if !whole {
+            // And the next of fence-virt's is understood.
+            end.drained();
+            let next = end.give(&frame(&off("vm3"), 8));
+            assert_eq!(asks(&next), [off("vm3")], "at {at}: {next:?}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_of_fence_virts_in_the_middle_of_one_of_ours_at_every_byte() {
+    let classic = frame(&off("vm1"), 0x01_0203);
+    let (mut sample, mut guest) = both();
+    let length = guest.request(5, sample.now.plus(Millis(9_000)), What::Status(Whom::Name("vm2"))).len();
+    sample.polled();
+    for at in 0..=length {
+        let (mut end, mut guest) = both();
+        let deadline = end.now.plus(Millis(9_000));
+        let native = guest.request(5, deadline, What::Status(Whom::Name("vm2")));
+        let handed = asks(&end.give(&[&native[..at], &classic, &native[at..]].concat()));
+        assert!(handed.contains(&off("vm1")), "at {at}");
+        // After its first zero alone it is whole: fence-virt's frame ends with one.
+        let whole = at <= 1 || at == length;
+        assert_eq!(handed.contains(&status("vm2")), whole, "at {at}");
+        let next = guest.request(6, deadline, What::Monitor);
+        assert_eq!(asks(&end.give(&next)), [Ask::Monitor], "at {at}");
+    }
+}
+
+/// Split at every byte, with both wires' frames in turn: what comes of it is the same.
+#[test]
+fn bytes_may_come_in_any_two_pieces() {
+    let (mut end, mut guest) = both();
+    let deadline = end.now.plus(Millis(9_000));
+    let make = |guest: &mut Guest| {
+        let native = guest.request(5, deadline, What::Status(Whom::Name("abbaabba")));
+        [&frame(&off("vm1"), 7)[..], &native, b"noise", &frame(&off("vm1"), 7)].concat()
+    };
+    let whole = asks(&end.give(&make(&mut guest)));
+    for at in 0..200 {
+        let (mut end, mut guest) = both();
+        let bytes = make(&mut guest);
+        let at = at.min(bytes.len());
+        let mut events = end.give(&bytes[..at]);
+        events.extend(end.give(&bytes[at..]));
+        assert_eq!(asks(&events), whole, "at {at}");
+    }
+}
+
+/// Every name of ours that has fence-virt's mark in it, and any tag: never a request of fence-virt's.
+#[test]
+fn a_frame_of_ours_with_the_other_wires_mark_in_it_is_one_of_ours_alone() {
+    let (mut end, mut guest) = both();
+    for number in 0..2_000_u64 {
+        let name = ["abba", "xabba", "abba\u{e4}bba"][number as usize % 3];
+        let frame = guest.request(100 + number, end.now.plus(Millis(9_000)), What::Status(Whom::Name(name)));
+        let handed = requests(end.give(&frame));
+        assert!(matches!(handed.as_slice(), [(_, request)] if request.is_native()));
+        let (id, _) = handed[0];
+        end.answer(id, Answer::Power(Power::On)).unwrap();
+        end.drained();
+    }
+}
+
+/// A frame of fence-virt's that was begun long ago ends when the next byte comes, and that byte is not lost with it.
+#[test]
+fn the_first_byte_after_a_torn_frame_is_not_lost() {
+    let (mut end, _) = both();
+    let classic = frame(&off("vm1"), 7);
+    nothing_asked(&end.give(&classic[..40]));
+    // Nobody wakes it in time: the bytes come first.
+    end.now = end.now.plus(Millis(60_000));
+    assert_eq!(asks(&end.give(&classic)), [off("vm1")]);
+}
+
+/// A reply of ours of which a part went out is dropped when nobody reads the rest; then the wires take turns as before.
+#[test]
+fn a_dropped_reply_of_ours_breaks_no_later_one_of_fence_virts() {
+    let (mut end, mut guest) = both();
+    let native = guest.request(5, end.now.plus(Millis(60_000)), What::Status(Whom::Name("vm1")));
+    let (native_id, _) = end.asked(&native);
+    end.listener.sent(3, end.now);
+    end.later(5_000);
+    while !end.listener.transmit().is_empty() {
+        end.listener.sent(1, end.now);
+        if end.listener.transmit().len() == 1 {
+            break;
+        }
+    }
+    end.later(5_000);
+    end.drained();
+    let (id, request) = end.asked(&frame(&off("vm1"), 7));
+    end.answer(id, done(&request)).unwrap();
+    end.listener.sent(2, end.now);
+    end.answer(native_id, Answer::Power(Power::On)).unwrap();
+    assert_eq!(end.listener.transmit(), &reply(Code::Success)[2..], "the rest of it goes first");
+}
