@@ -36,6 +36,7 @@ pub mod endpoint;
 pub mod ledger;
 pub mod listener;
 pub mod native;
+mod sha;
 mod utf8;
 pub mod words;
 

@@ -3,7 +3,7 @@
 //! Everything that the transports prove is H(key ‖ something). A state that has taken in the key serves for all of it, so
 //! the key itself need not stay in memory; the states are wiped when they are dropped.
 
-pub(crate) use super::sha::State as KeyState;
+pub(crate) use crate::sha::State as KeyState;
 use subtle::ConstantTimeEq;
 
 /// Bytes of a key file at most.

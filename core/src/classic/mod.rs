@@ -7,7 +7,6 @@
 pub mod key;
 pub mod packet;
 pub mod serial;
-mod sha;
 
 use crate::words::{Answer, Ask, BadName, Failure, Outcome, Power, PowerAction, RequestKey, Target, UUID_TEXT_LEN};
 use core::fmt;

@@ -15,8 +15,8 @@ use crate::native::frame::{self, Deframer, FRAME_MAX, Payload};
 use crate::native::keys::{Keys, Session};
 use crate::native::message::{self, Head, Hello, Said, Welcome, What, Whom};
 use crate::native::{CURRENT, MIN};
+use crate::sha::sha256;
 use crate::words::{Ask, Entropy, Incarnation, ListEntry, Millis, PowerAction, Target, Uuid};
-use sha2::{Digest, Sha256};
 
 /// How long after a hello has gone it is sent again: at first, and later.
 const FIRST_REPEAT: Millis = Millis(300);
@@ -118,8 +118,7 @@ impl NativeClient {
     /// Begins a handshake, with a nonce that was never used.
     fn greet(&mut self) {
         self.greeted += 1;
-        let digest: [u8; 32] =
-            Sha256::new().chain_update(self.entropy).chain_update(self.greeted.to_le_bytes()).finalize().into();
+        let digest = sha256(&[&self.entropy, &self.greeted.to_le_bytes()]);
         let nonce = *digest.first_chunk().unwrap_or(&[0; message::NONCE_LEN]);
         let (generation, guest) = (self.keys.generation(), *self.keys.guest().as_bytes());
         self.hello.clear();

@@ -17,11 +17,11 @@ use crate::native::frame::{self, Deframer, FRAME_MAX, Payload};
 use crate::native::keys::{Session, TAG_LEN};
 use crate::native::message::{self, CHUNK_MAX, Done, Head, Hello, NONCE_LEN, Reply, Said, Welcome, What};
 use crate::native::{CURRENT, MIN};
+use crate::sha::sha256;
 use crate::words::{
     Answer, Ask, BadName, Details, Entropy, Failure, Incarnation, Millis, Outcome, Power, PowerAction, Request,
     RequestKey, Restart, Uuid,
 };
-use sha2::{Digest, Sha256};
 
 /// How long a session may be pending.
 pub const HALF_OPEN: Millis = Millis(1_000);
@@ -280,8 +280,7 @@ impl NativeListener {
 
     fn nonce(&mut self) -> [u8; NONCE_LEN] {
         self.welcomed = self.welcomed.wrapping_add(1);
-        let hash = Sha256::new().chain_update(self.entropy).chain_update(self.welcomed.to_le_bytes());
-        let digest: [u8; 32] = hash.finalize().into();
+        let digest = sha256(&[&self.entropy, &self.welcomed.to_le_bytes()]);
         *digest.first_chunk().unwrap_or(&[0; NONCE_LEN])
     }
 
@@ -471,7 +470,7 @@ fn parse(what: &What<'_>) -> Result<Parsed, BadName> {
 fn body_hash(what: &What<'_>) -> [u8; 16] {
     let mut body = Payload::new();
     message::write(what, &mut body);
-    let digest: [u8; 32] = Sha256::digest(&body).into();
+    let digest = sha256(&[&body]);
     *digest.first_chunk().unwrap_or(&[0; 16])
 }
 

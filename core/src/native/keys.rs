@@ -2,10 +2,10 @@
 //! its own, derived from these and from everything that was said in its handshake.
 
 use super::message::{HELLO, WELCOME};
+use crate::sha::{hmac_sha256, sha256};
 use crate::words::{UUID_TEXT_LEN, Uuid};
 use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -29,11 +29,7 @@ impl Key {
     }
 
     fn mac(&self, parts: &[&[u8]]) -> [u8; KEY_LEN] {
-        match Hmac::<Sha256>::new_from_slice(&*self.0) {
-            Ok(mac) => parts.iter().fold(mac, Mac::chain_update).finalize().into_bytes().into(),
-            // A key of any length is taken.
-            Err(_) => [0; KEY_LEN],
-        }
+        hmac_sha256(&self.0, parts)
     }
 
     /// The tag of `parts`.
@@ -67,6 +63,17 @@ pub struct Keys {
 /// The generation that stands for no secret at all.
 pub const KEYLESS: u32 = 0;
 
+/// [`Keys::derive`] makes these of the master "fencewire without a key" and a UUID of zeros. They are here so that who needs no
+/// others need not derive any.
+const KEYLESS_ASKING: [u8; KEY_LEN] = [
+    0x71, 0x64, 0xaf, 0x5d, 0xc1, 0xad, 0x31, 0xde, 0x75, 0xd9, 0xd1, 0xbc, 0x21, 0xd9, 0xe2, 0x68, 0x23, 0x54, 0xe1,
+    0xff, 0x49, 0x71, 0x8f, 0x1f, 0x75, 0xec, 0xd0, 0xb9, 0xee, 0x28, 0xef, 0x9e,
+];
+const KEYLESS_ANSWERING: [u8; KEY_LEN] = [
+    0xcc, 0x07, 0x8e, 0x44, 0x5c, 0x60, 0xd9, 0x1b, 0x8e, 0x5c, 0x02, 0x77, 0xc3, 0x7a, 0x7e, 0x98, 0x63, 0xff, 0xa1,
+    0xa0, 0xa8, 0xc2, 0x79, 0x0a, 0x13, 0x60, 0xbb, 0x59, 0xde, 0x86, 0x2d, 0xd2,
+];
+
 /// What master keys are salted with.
 const SALT: &[u8] = b"fencewire";
 
@@ -86,7 +93,12 @@ impl Keys {
 
     /// The same for everybody, and public: what they prove is only that nothing was damaged, repeated or kept.
     pub fn keyless() -> Keys {
-        Keys::derive(b"fencewire without a key", Uuid::from_bytes([0; 16]), KEYLESS)
+        Keys {
+            guest: Uuid::from_bytes([0; 16]),
+            generation: KEYLESS,
+            asking: Key::from_bytes(KEYLESS_ASKING),
+            answering: Key::from_bytes(KEYLESS_ANSWERING),
+        }
     }
 
     /// The guest that they belong to; all zeros for [`Keys::keyless`].
@@ -121,7 +133,7 @@ impl Keys {
 
     /// The session of that handshake: both whole payloads, tags included.
     pub fn session(&self, hello: &[u8], welcome: &[u8]) -> Session {
-        let transcript: [u8; KEY_LEN] = Sha256::new().chain_update(hello).chain_update(welcome).finalize().into();
+        let transcript = sha256(&[hello, welcome]);
         let key = |of: &Key| Key::from_bytes(of.mac(&[b"fencewire session", &transcript]));
         Session {
             name: *transcript.first_chunk().unwrap_or(&[0; SESSION_LEN]),
@@ -219,6 +231,14 @@ mod tests {
         assert_eq!((read.guest, read.generation), (guest(), 3));
         assert_eq!((read.asking.0, read.answering.0), (keys.asking.0, keys.answering.0));
         assert!(read_file(&file[..FILE_LEN - 1]).is_some(), "without the last newline");
+    }
+
+    #[test]
+    fn the_keys_that_everybody_has_are_derived_as_any() {
+        let derived = Keys::derive(b"fencewire without a key", Uuid::from_bytes([0; 16]), KEYLESS);
+        let keyless = Keys::keyless();
+        assert_eq!((derived.guest, derived.generation), (keyless.guest, keyless.generation));
+        assert_eq!((*derived.asking.0, *derived.answering.0), (*keyless.asking.0, *keyless.answering.0));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! what surrounds it (FIPS 180-4, chapters 5 and 6), once for both, because the two differ in the width of a word alone.
 //! The crate's own surroundings are made anew for each of the two, and would be an eighth of the guest agent.
 //!
-//! Not here: what is hashed (see [`super::key`]).
+//! Not here: what is hashed (see `classic::key`, `native::keys`).
 
-use super::key::{Hash, TAG_LEN, Tag};
+use crate::classic::key::{Hash, TAG_LEN, Tag};
 use sha2::block_api::{compress256, compress512};
 use zeroize::Zeroize;
 
@@ -37,7 +37,7 @@ pub(crate) struct State {
 
 impl State {
     #[inline(never)]
-    pub(super) const fn new(hash: Hash) -> State {
+    pub(crate) const fn new(hash: Hash) -> State {
         State { hash, words: INITIAL, block: [0; BLOCK_MAX], filled: 0, length: 0 }
     }
 
@@ -51,7 +51,7 @@ impl State {
 
     /// Takes `bytes` in.
     #[inline(never)]
-    pub(super) fn take(&mut self, bytes: &[u8]) {
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.push(byte);
         }
@@ -113,6 +113,27 @@ impl State {
     }
 }
 
+/// Bytes of a SHA-256.
+pub(crate) const SHA256_LEN: usize = 32;
+
+/// The SHA-256 of `parts`, one after the other.
+pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; SHA256_LEN] {
+    *State::new(Hash::Sha256).tag(parts).first_chunk().unwrap_or(&[0; SHA256_LEN])
+}
+
+/// HMAC-SHA256 (RFC 2104), with a key of 32 bytes. The library's would be made anew around the crate's own surroundings.
+#[inline(never)]
+pub(crate) fn hmac_sha256(key: &[u8; SHA256_LEN], parts: &[&[u8]]) -> [u8; SHA256_LEN] {
+    let padded = |pad: u8| {
+        let mut state = State::new(Hash::Sha256);
+        state.take(&key.map(|byte| byte ^ pad));
+        state.take(&[pad; BLOCK_MAX / 2 - SHA256_LEN]);
+        state
+    };
+    let inner = padded(0x36).tag(parts);
+    *padded(0x5c).tag(&[inner.get(..SHA256_LEN).unwrap_or_default()]).first_chunk().unwrap_or(&[0; SHA256_LEN])
+}
+
 impl Clone for State {
     #[inline(never)]
     fn clone(&self) -> State {
@@ -138,8 +159,20 @@ impl Drop for State {
 mod tests {
     extern crate std;
     use super::*;
+    use hmac::{Hmac, KeyInit, Mac};
     use sha2::{Digest, Sha256, Sha512};
     use std::vec::Vec;
+
+    #[test]
+    fn an_hmac_is_the_one_that_the_library_makes() {
+        let message: Vec<u8> = (0..300u32).map(|nth| (nth * 11 % 241) as u8).collect();
+        for length in 0..message.len() {
+            let key = [length as u8; 32];
+            let (begin, end) = message[..length].split_at(length / 3);
+            let library = Hmac::<Sha256>::new_from_slice(&key).unwrap().chain_update(&message[..length]);
+            assert_eq!(hmac_sha256(&key, &[begin, end])[..], library.finalize().into_bytes()[..], "{length}");
+        }
+    }
 
     /// All lengths up to some blocks, in two pieces that are cut anywhere.
     #[test]
