@@ -18,9 +18,9 @@ use fencewire_core::native::frame::{self, Deframer, FRAME_MAX};
 use fencewire_core::native::keys::{self, Keys};
 use fencewire_core::native::message;
 use fencewire_core::{
-    Accept, Admit, Answer, Ask, Client, ConfirmedOff, Details, Endpoint as _, Entropy, Event, Failure, GuestName, Incarnation, Ledger, ListEntry,
-    Listener, Millis, NativeAccept, NotAdmitted, Observation, Outcome, Permit, Power, PowerAction, Remembered, Request, RequestId,
-    RequestKey, Restart, Signing, Speak, Target, Trust, Uuid,
+    Accept, Admit, Answer, Ask, Client, ConfirmedOff, Details, Endpoint as _, Entropy, Event, Failure, GuestName,
+    Incarnation, Ledger, ListEntry, Listener, Millis, NativeAccept, NotAdmitted, Observation, Outcome, Permit, Power,
+    PowerAction, Remembered, Request, RequestId, RequestKey, Restart, Signing, Speak, Target, Trust, Uuid,
 };
 
 /// If any call of it is left, linking fails, because what it calls is nowhere.
