@@ -2,7 +2,8 @@
 //! driver. Every step has a deadline.
 
 use crate::find::Way;
-use crate::system::{Errno, LineParams, Path, Signs, System};
+use crate::order::Order;
+use crate::system::{Errno, Family, Path, Signs, System};
 use embedded_io::{ErrorType, Read, Write};
 use fencewire_core::Millis;
 use fencewire_core::classic::serial::REQUEST_LEN;
@@ -28,31 +29,32 @@ pub(crate) struct Channel<'s, S> {
 
 /// What somebody else may stand in the way of.
 #[derive(Clone, Copy)]
-enum Step {
-    Connect,
-    Open,
+enum Step<'p> {
+    Connect(Family, &'p [u8]),
+    Open(&'p Path),
     Lock,
 }
 
 impl<'s, S: System> Channel<'s, S> {
     /// To be opened now and used before the deadline.
-    #[inline(never)]
     pub(crate) fn new(system: &'s S, now: Millis, deadline: Millis) -> Channel<'s, S> {
         Channel { system, now, deadline, written: 0, dropped: 0 }
     }
 
-    /// Opens what is at `path`.
+    /// Opens what is at `path`, or at the order's address.
     #[inline(never)]
-    pub(crate) fn open(&mut self, path: &Path, way: Way, line: LineParams) -> Result<(), Errno> {
-        if way == Way::Socket {
+    pub(crate) fn open(&mut self, path: &Path, way: Way, order: &Order<'_>) -> Result<(), Errno> {
+        match way {
+            Way::Device => {}
             // A new connection holds nothing of an earlier one: there is nothing to empty.
-            return self.until_free(Step::Connect, path);
+            Way::Socket => return self.until_free(Step::Connect(Family::Unix, path.as_bytes_with_nul())),
+            Way::Tcp => return self.until_free(Step::Connect(order.tcp.family, &order.tcp.address())),
         }
         // The kernel lets one process at a time have a virtio port. A serial port it lets many have, and they would
         // read each other's answers: hence the lock, before anything is set or flushed.
-        self.until_free(Step::Open, path)?;
-        self.until_free(Step::Lock, path)?;
-        match self.system.set_line(line) {
+        self.until_free(Step::Open(path))?;
+        self.until_free(Step::Lock)?;
+        match self.system.set_line(order.line) {
             // A virtio port has no line to set.
             Ok(()) | Err(Errno::NOTTY) => self.empty(),
             Err(errno) => Err(errno),
@@ -70,11 +72,11 @@ impl<'s, S: System> Channel<'s, S> {
     }
 
     /// Tries again for as long as somebody else has it, and there is time.
-    fn until_free(&mut self, step: Step, path: &Path) -> Result<(), Errno> {
+    fn until_free(&mut self, step: Step<'_>) -> Result<(), Errno> {
         loop {
             let result = match step {
-                Step::Connect => self.system.connect(path),
-                Step::Open => self.system.open(path),
+                Step::Connect(family, address) => self.system.connect(family, address),
+                Step::Open(path) => self.system.open(path),
                 Step::Lock => self.system.lock(),
             };
             // A virtio port says that it is busy; a lock, and a socket with too many callers, say: not now.

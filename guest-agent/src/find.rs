@@ -1,6 +1,7 @@
 //! Which device or socket leads to the bridge: the one that was named, else the virtio port that has our name. Never a
 //! serial port by guess: the bytes could go to a console.
 
+use crate::order::Order;
 use crate::system::{Errno, Kind, Path, System};
 use crate::text::{cut, trim};
 use crate::texts::Text;
@@ -22,13 +23,17 @@ pub(crate) enum Way {
     Device,
     /// A unix socket.
     Socket,
+    /// A network.
+    Tcp,
 }
 
 /// Whether something is there that can be the channel, and what. `path` becomes where.
-pub(crate) fn find<S: System>(system: &S, named: Option<&[u8]>, path: &mut Path) -> Result<Way, Told> {
-    let trouble = match named {
+#[inline(never)]
+pub(crate) fn find<S: System>(system: &S, order: &Order<'_>, path: &mut Path) -> Result<Way, Told> {
+    let trouble = match order.device {
         None if !find_port(system, path) => Trouble::about(Text::NoPort, b""),
-        Some(bytes) if !path.set(bytes, b"") => Trouble::channel(bytes, Errno::NAMETOOLONG),
+        Some(bytes) if !path.set(bytes, b"") => Trouble::channel(bytes, Errno::NAMETOOLONG, false),
+        _ if order.by_tcp => return Ok(Way::Tcp),
         _ => {
             let errno = match system.kind(path) {
                 Ok(Kind::Device) => return Ok(Way::Device),
@@ -37,7 +42,7 @@ pub(crate) fn find<S: System>(system: &S, named: Option<&[u8]>, path: &mut Path)
                 Ok(Kind::Other) => Errno::NOTTY,
                 Err(errno) => errno,
             };
-            Trouble::channel(path.as_bytes(), errno)
+            Trouble::channel(path.as_bytes(), errno, false)
         }
     };
     Err(trouble.tell(system))

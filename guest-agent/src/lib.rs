@@ -8,6 +8,7 @@
 //! | `options` | the options there are; what was given, on the command line or on standard input |
 //! | `order` | what was given, checked: what to do |
 //! | `find` | which device or socket |
+//! | `tcp` | which address, and which key |
 //! | `channel` | opening it, emptying it, moving bytes with deadlines |
 //! | `run` | doing it: asking, and the exit code |
 //! | `list` | a list's lines |
@@ -36,9 +37,10 @@ mod run;
 #[cfg(test)]
 mod stand_in;
 mod system;
+mod tcp;
 mod text;
 mod texts;
 mod trouble;
 
 pub use run::run;
-pub use system::{Errno, Exit, Kind, LineParams, Parity, Path, Signs, Stream, System};
+pub use system::{Errno, Exit, Family, Kind, LineParams, Parity, Path, Signs, Stream, System};

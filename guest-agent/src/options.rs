@@ -81,20 +81,20 @@ options! {
     Domain 0 Text Domain AboutPort
     Device b'D' Text SerialDevice AboutDevice
     LineParams b'P' Text SerialParams AboutLineParams
+    IpAddress b'T' Text IpAddr AboutIpAddress
+    IpPort b'p' Text IpPort AboutIpPort
+    Secret b'k' Text KeyFile AboutKeyFile
+    Hash b'c' Text Hash AboutHash
+    Auth b'C' Text Auth AboutAuth
     Timeout b't' Seconds Timeout AboutTimeout
     Delay b'w' Seconds Delay AboutDelay
     Wire b'W' Text Wire AboutWire
-    Secret b'k' Text KeyFile AboutIdle
-    Auth b'C' Text Auth AboutIdle
-    Hash b'c' Text Hash AboutIdle
-    IpPort b'p' Text IpPort AboutIdle
     Debug b'd' Flag Debug AboutDebug
     Version b'V' Flag Nothing AboutVersion
     Help b'h' Flag Nothing AboutHelp
     Help b'?' Flag Nothing Nothing
     Action 0 Text OptionOld Nothing
     ChannelAddress b'A' Text ChannelAddress Nothing
-    IpAddress b'T' Text IpAddr Nothing
     Vsock b'S' Text Vsock Nothing
     MulticastAddress b'a' Text MulticastAddress Nothing
     IpFamily b'i' Text IpFamily Nothing
@@ -156,6 +156,11 @@ impl<'a> Given<'a> {
     /// Each option that was given, once, with its last value.
     pub(crate) fn all(&self) -> &[(Key, &'a [u8])] {
         &self.values
+    }
+
+    /// The last value; empty where there is none.
+    pub(crate) fn text(&self, key: Key) -> &'a [u8] {
+        self.last(key).unwrap_or_default()
     }
 
     /// The last value, which may be empty; none where the option was not given.

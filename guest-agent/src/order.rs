@@ -3,6 +3,7 @@
 
 use crate::options::{Given, Key, Source};
 use crate::system::{LineParams, Parity};
+use crate::tcp::{Tcp, hash};
 use crate::text::cut;
 use crate::texts::Text;
 use crate::trouble::Trouble;
@@ -43,16 +44,17 @@ pub(crate) struct Order<'a> {
     pub(crate) job: Job,
     /// As it was given; empty where the job has none.
     pub(crate) guest: &'a [u8],
-    /// None: look for the virtio port.
+    /// A device, a socket or an address. None: look for the virtio port.
     pub(crate) device: Option<&'a [u8]>,
+    /// It is an address.
+    pub(crate) by_tcp: bool,
+    pub(crate) tcp: Tcp<'a>,
     pub(crate) line: LineParams,
     /// For all between the delay and the last byte of the answer.
     pub(crate) timeout: Millis,
     /// Before anything is switched; nothing else waits. It is there for guests that fence each other.
     pub(crate) delay: Millis,
     pub(crate) debug: bool,
-    /// An option was given that this wire has no use for.
-    pub(crate) has_idle: bool,
 }
 
 /// fence_virt's. Pacemaker's own for a fencing is 60 s.
@@ -87,11 +89,12 @@ impl<'a> Order<'a> {
         job: Job::Help,
         guest: b"",
         device: None,
+        by_tcp: false,
+        tcp: Tcp::NEW,
         line: LineParams { baud: 115_200, data_bits: 8, parity: Parity::None, two_stop_bits: false },
         timeout: seconds(LOOK_TIME),
         delay: Millis(0),
         debug: false,
-        has_idle: false,
     };
 
     /// Checks what was given.
@@ -105,6 +108,7 @@ impl<'a> Order<'a> {
         if self.job.switches() {
             self.timeout = seconds(ACT_TIME);
         }
+        self.by_tcp = !given.text(Key::IpAddress).is_empty();
         let mut way = None;
         for &(key, value) in given.all() {
             // Not given, as good as. But `multicast_address=` is no less a mistake than with an address.
@@ -118,7 +122,7 @@ impl<'a> Order<'a> {
                     }
                     way = Some(key);
                     self.device = Some(value);
-                    true
+                    key != Key::IpAddress || self.tcp.set_address(value).is_some()
                 }
                 Key::Plug | Key::Port | Key::Domain if self.job.has_guest() => {
                     // Where two differ none is taken: Pacemaker sends `plug` beside a `port` from the configuration.
@@ -136,9 +140,12 @@ impl<'a> Order<'a> {
                     true
                 }
                 Key::Wire => Text::Auto.is(value) || Text::Classic.is(value),
-                Key::IpPort | Key::Secret | Key::Auth | Key::Hash => {
-                    self.has_idle = true;
-                    key != Key::IpPort || number(value, 1, 65_535).is_some()
+                Key::IpPort => number(value, 1, 65_535).map(|port| self.tcp.port = port as u16).is_some(),
+                Key::Hash if self.by_tcp => hash(value).map(|hash| self.tcp.hash = hash).is_some(),
+                Key::Auth if self.by_tcp => hash(value).map(|hash| self.tcp.auth = hash).is_some(),
+                Key::Secret => {
+                    self.tcp.key_file = value;
+                    true
                 }
                 // `use_uuid=0` asks for nothing.
                 Key::UseUuid if !is_yes(value) => true,
@@ -155,8 +162,13 @@ impl<'a> Order<'a> {
             self.delay = Millis(0);
         }
         match way {
-            None | Some(Key::Device) => {}
+            None | Some(Key::Device | Key::IpAddress) => {}
             Some(key) => return Err(Trouble::unserved(key)),
+        }
+        // A request that anybody can forge, or an answer that anybody can.
+        if self.by_tcp && self.tcp.hash.is_some() != self.tcp.auth.is_some() {
+            let key = if self.tcp.hash.is_none() { Key::Hash } else { Key::Auth };
+            return Err(Trouble::value(key, given.text(key)));
         }
         if self.job.has_guest() && self.guest.is_empty() {
             let sentence = match given.source {
@@ -171,11 +183,13 @@ impl<'a> Order<'a> {
 
     /// What to ask the bridge.
     pub(crate) fn ask(&self) -> Result<Ask, BadName> {
+        if !self.job.has_guest() {
+            return Ok(if self.job == Job::Monitor { Ask::Monitor } else { Ask::List });
+        }
+        let target = Target::parse(self.guest)?;
         Ok(match self.job {
-            Job::Power(action) => Ask::Power(action, Target::parse(self.guest)?),
-            Job::Status => Ask::Status(Target::parse(self.guest)?),
-            Job::Monitor => Ask::Monitor,
-            _ => Ask::List,
+            Job::Power(action) => Ask::Power(action, target),
+            _ => Ask::Status(target),
         })
     }
 }
@@ -201,8 +215,9 @@ fn is_yes(value: &[u8]) -> bool {
     ![Text::Zero, Text::No, Text::False, Text::Off].iter().any(|&no| no.is(value))
 }
 
+/// A number within these bounds.
 #[inline(never)]
-fn number(text: &[u8], low: u32, high: u32) -> Option<u32> {
+pub(crate) fn number(text: &[u8], low: u32, high: u32) -> Option<u32> {
     decimal(text).filter(|number| (low..=high).contains(number))
 }
 

@@ -8,12 +8,13 @@ use crate::metadata::{write_help, write_metadata, write_version};
 use crate::options::{Given, INPUT_MAX, read_input};
 use crate::order::{Job, Order};
 use crate::system::{Errno, Exit, Path, System};
-use crate::text::{Facts, Output, say, texts};
+use crate::text::{Facts, Output, say};
 use crate::texts::Text;
 use crate::trouble::{Broken, Told, Trouble};
+use fencewire_core::classic::packet::Fresh;
 use fencewire_core::driver::Driver;
 use fencewire_core::words::ENTROPY_LEN;
-use fencewire_core::{BadName, Client, Entropy, Millis, Power, Reply, Speak, Unspeakable};
+use fencewire_core::{Client, Endpoint, Entropy, Millis, Power, Reply, Signing, Speak, Unspeakable};
 
 /// The whole agent. `arguments` gives those after the program's name, one by one.
 pub fn run<'a, S: System>(system: &S, arguments: &mut dyn FnMut() -> Option<&'a [u8]>) -> Exit {
@@ -50,8 +51,7 @@ fn carry_out<S: System>(system: &S, order: &Order<'_>) -> Result<Exit, Told> {
         Job::Help => write_help(&mut output),
         Job::Version => write_version(&mut output),
         Job::Metadata => write_metadata(&mut output),
-        Job::Validate => _ = find(system, order.device, &mut Path::new())?,
-        Job::Power(_) | Job::Status | Job::Monitor | Job::List | Job::ListStatus => return exchange(system, order),
+        _ => return exchange(system, order),
     }
     finish(system, &mut output)
 }
@@ -66,25 +66,28 @@ fn finish<S: System>(system: &S, output: &mut Output<'_, S>) -> Result<Exit, Tol
 fn exchange<S: System>(system: &S, order: &Order<'_>) -> Result<Exit, Told> {
     let begin = system.now().plus(order.delay);
     let deadline = begin.plus(order.timeout);
-    let mut client =
-        client(order, system.random(), deadline).map_err(|bad| Trouble::bad_name(order.guest, bad).tell(system))?;
-
     let mut path = Path::new();
-    let way = find(system, order.device, &mut path)?;
+    let way = find(system, order, &mut path)?;
+    let mut entropy = Entropy([0; ENTROPY_LEN]);
+    let mut client = client(system, order, &mut entropy, deadline).map_err(|trouble| trouble.tell(system))?;
+    if order.job == Job::Validate {
+        return Ok(Exit::Done);
+    }
+
     if order.delay > Millis(0) {
         system.pause(order.delay);
     }
     let mut channel = Channel::new(system, begin, deadline);
-    channel.open(&path, way, order.line).map_err(|errno| Trouble::channel(path.as_bytes(), errno).tell(system))?;
+    channel
+        .open(&path, way, order)
+        .map_err(|errno| Trouble::channel(path.as_bytes(), errno, order.by_tcp).tell(system))?;
     if order.debug {
-        let idle = if order.has_idle { Text::NoEffect } else { Text::Nothing };
-        let facts =
-            Facts { b: path.as_bytes(), texts: texts(idle, Text::Nothing), number: channel.dropped(), ..Facts::NONE };
+        let facts = Facts { b: path.as_bytes(), number: channel.dropped(), ..Facts::NONE };
         say(system, Text::Asking, &facts);
     }
 
     let mut output = Output::new(system);
-    match converse(system, order, &mut client, &mut channel, &mut output) {
+    match converse(system, order, &mut client, &mut channel, &entropy, &mut output) {
         Ok(Exit::Done) => finish(system, &mut output),
         Ok(exit) => Ok(exit),
         Err(broken) => Err(broken.tell(system, order, path.as_bytes(), channel.asked())),
@@ -92,10 +95,30 @@ fn exchange<S: System>(system: &S, order: &Order<'_>) -> Result<Exit, Told> {
 }
 
 #[inline(never)]
-fn client(order: &Order<'_>, random: u32, deadline: Millis) -> Result<Client, BadName> {
+fn client<'a, S: System>(
+    system: &S,
+    order: &Order<'a>,
+    entropy: &mut Entropy,
+    deadline: Millis,
+) -> Result<Client, Trouble<'a>> {
     // Odd: a name that loses a byte on the way then runs into a byte that is not 0, and is no name.
-    let seqno = random | 1;
-    Client::new(Speak::ClassicSerial { seqno }, &order.ask()?, deadline).map_err(|Unspeakable::Name(bad)| bad)
+    let seqno = system.random() | 1;
+    let mut speak = Speak::ClassicSerial { seqno };
+    let key;
+    if order.by_tcp {
+        let mut fresh = Fresh { random: [0; 6], seqno };
+        if !(system.entropy(&mut entropy.0) && system.entropy(&mut fresh.random)) {
+            return Err(Trouble::about(Text::NoEntropy, b""));
+        }
+        let mut signing = Signing::Nothing;
+        if let (Some(hash), Some(auth)) = (order.tcp.hash, order.tcp.auth) {
+            key = order.tcp.key(system).map_err(|errno| Trouble::key(order.tcp.key_file, errno))?;
+            signing = Signing::Key { key: &key, hash, auth };
+        }
+        speak = Speak::ClassicPacket { fresh, signing };
+    }
+    let ask = order.ask().map_err(|bad| Trouble::bad_name(order.guest, bad))?;
+    Client::new(speak, &ask, deadline).map_err(|Unspeakable::Name(bad)| Trouble::bad_name(order.guest, bad))
 }
 
 /// Asks, and puts what comes into `output`.
@@ -104,11 +127,25 @@ fn converse<S: System>(
     order: &Order<'_>,
     client: &mut Client,
     channel: &mut Channel<'_, S>,
+    entropy: &Entropy,
     output: &mut Output<'_, S>,
 ) -> Result<Exit, Broken> {
-    let mut driver = Driver::open(client, channel, &Entropy([0; ENTROPY_LEN]));
+    let mut driver = Driver::open(client, channel, entropy);
     loop {
-        return match driver.reply().map_err(Broken::Lost)? {
+        let reply = match driver.reply() {
+            Ok(reply) => reply,
+            // Ended by force: who does so before it has proved anything does not like what it was sent, as one who just
+            // ends it then.
+            Err(Errno::CONNRESET) => {
+                driver.end().closed(Millis(0));
+                match driver.end().poll() {
+                    Some(Reply::Dropped) => Reply::Dropped,
+                    _ => return Err(Broken::Lost(Errno::CONNRESET)),
+                }
+            }
+            Err(errno) => return Err(Broken::Lost(errno)),
+        };
+        return match reply {
             Reply::Entry(entry) => {
                 if !write_line(output, &entry, order.job == Job::ListStatus) {
                     say(system, Text::LeftOut, &Facts { a: entry.name(), ..Facts::NONE });
@@ -122,8 +159,9 @@ fn converse<S: System>(
             Reply::Failed | Reply::NotDone(_) => Err(Broken::Failed),
             Reply::Denied => Err(Broken::Denied),
             Reply::TimedOut => Err(Broken::Lost(Errno::TIMEDOUT)),
-            // What the serial wire cannot say is there for the compiler.
-            Reply::Closed | Reply::Dropped | Reply::NotProved => Err(Broken::Lost(Errno::BADF)),
+            Reply::Closed => Err(Broken::Lost(Errno::BADF)),
+            Reply::Dropped => Err(Broken::Dropped),
+            Reply::NotProved => Err(Broken::NotProved),
         };
     }
 }

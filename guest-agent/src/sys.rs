@@ -9,7 +9,7 @@ use call::{call3, call5, check};
 use core::cell::Cell;
 use core::mem::size_of;
 use core::ptr::{from_mut, from_ref};
-use fence_wire_agent::{Errno, Kind, LineParams, Parity, Path, Signs, Stream, System};
+use fence_wire_agent::{Errno, Family, Kind, LineParams, Parity, Path, Signs, Stream, System};
 use fencewire_core::Millis;
 
 /// The system under the program.
@@ -35,6 +35,7 @@ const STDERR: Fd = Fd(2);
 const FIRST_OWN: u32 = 3;
 
 /// As in `open(2)`.
+const O_RDONLY: usize = 0;
 const O_RDWR: usize = 2;
 const O_NOCTTY: usize = 0o400;
 const O_NONBLOCK: usize = 0o4000;
@@ -60,11 +61,11 @@ struct Timespec {
     nanoseconds: u64,
 }
 
-/// As in `unix(7)`.
+/// As in `unix(7)`; an address as in `ip(7)` or `ipv6(7)` is the beginning of one, and the kernel does not look further.
 #[repr(C)]
-struct UnixAddress {
+struct Address {
     family: u16,
-    path: [u8; 108],
+    rest: [u8; 108],
 }
 
 /// `struct termios2` of the kernel. Its speeds are numbers, where `control` says so.
@@ -117,13 +118,12 @@ impl Linux {
 }
 
 impl Fd {
-    /// Opens `path`.
+    /// Opens `path`, whatever it is, without blocking and without becoming its process's terminal.
     #[inline(never)]
-    fn open(path: &Path, flags: usize) -> Result<Fd, Errno> {
+    fn open(path: &Path, access: usize) -> Result<Fd, Errno> {
+        let flags = access | O_NOCTTY | O_NONBLOCK | O_CLOEXEC;
         // SAFETY: the kernel reads the path up to its NUL.
-        Fd::own(unsafe {
-            call3(call::OPEN, path.as_bytes_with_nul().as_ptr().expose_provenance(), flags | O_CLOEXEC, 0)
-        })
+        Fd::own(unsafe { call3(call::OPEN, path.as_bytes_with_nul().as_ptr().expose_provenance(), flags, 0) })
     }
 
     /// A new descriptor, out of the way of the standard ones.
@@ -143,6 +143,7 @@ impl Fd {
         self.0 as usize
     }
 
+    #[inline(never)]
     fn close(self) {
         // SAFETY: no memory is involved.
         let _ = unsafe { call3(call::CLOSE, self.arg(), 0, 0) };
@@ -200,6 +201,14 @@ impl System for Linux {
         self.random
     }
 
+    fn entropy(&self, into: &mut [u8]) -> bool {
+        const GRND_NONBLOCK: usize = 1;
+        // SAFETY: the kernel writes to `into` and not beyond its length.
+        let got =
+            check(unsafe { call3(call::GETRANDOM, into.as_mut_ptr().expose_provenance(), into.len(), GRND_NONBLOCK) });
+        got == Ok(into.len() as u32)
+    }
+
     fn read_input(&self, into: &mut [u8]) -> Result<u32, Errno> {
         STDIN.until(POLLIN, Millis(30_000))?;
         STDIN.read(into)
@@ -236,14 +245,21 @@ impl System for Linux {
     }
 
     fn read_file(&self, path: &Path, into: &mut [u8]) -> Result<u32, Errno> {
-        let fd = Fd::open(path, 0)?;
-        let result = fd.read(into);
+        let fd = Fd::open(path, O_RDONLY)?;
+        let mut have = 0;
+        let result = loop {
+            match fd.read(into.get_mut(have..).unwrap_or_default()) {
+                Ok(0) => break Ok(have as u32),
+                Ok(read) => have += read as usize,
+                Err(errno) => break Err(errno),
+            }
+        };
         fd.close();
         result
     }
 
     fn open_folder(&self, path: &Path) -> Result<(), Errno> {
-        self.folder.set(Fd::open(path, 0)?);
+        self.folder.set(Fd::open(path, O_RDONLY)?);
         Ok(())
     }
 
@@ -255,28 +271,33 @@ impl System for Linux {
     }
 
     fn open(&self, path: &Path) -> Result<(), Errno> {
-        self.channel.set(Fd::open(path, O_RDWR | O_NOCTTY | O_NONBLOCK)?);
+        self.channel.set(Fd::open(path, O_RDWR)?);
         Ok(())
     }
+    #[inline(never)]
 
-    fn connect(&self, path: &Path) -> Result<(), Errno> {
-        const AF_UNIX: u16 = 1;
+    fn connect(&self, family: Family, bytes: &[u8]) -> Result<(), Errno> {
         const SOCK_STREAM: usize = 1;
-        let path = path.as_bytes_with_nul();
-        let mut address = UnixAddress { family: AF_UNIX, path: [0; 108] };
-        address.path.get_mut(..path.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(path);
+        const INPROGRESS: Errno = Errno(115);
+
+        let mut address = Address { family: family as u16, rest: [0; 108] };
+        address.rest.get_mut(..bytes.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(bytes);
         // SAFETY: no memory is involved.
-        let fd = Fd::own(unsafe { call3(call::SOCKET, AF_UNIX.into(), SOCK_STREAM | O_NONBLOCK | O_CLOEXEC, 0) })?;
-        // SAFETY: the kernel reads one `UnixAddress`.
+        let fd = Fd::own(unsafe { call3(call::SOCKET, family as usize, SOCK_STREAM | O_NONBLOCK | O_CLOEXEC, 0) })?;
+        // SAFETY: the kernel reads one `Address`.
         let result = check(unsafe {
-            call3(call::CONNECT, fd.arg(), from_ref(&address).expose_provenance(), size_of::<UnixAddress>())
+            call3(call::CONNECT, fd.arg(), from_ref(&address).expose_provenance(), size_of::<Address>())
         });
-        if let Err(errno) = result {
-            fd.close();
-            return Err(errno);
+        match result {
+            Ok(_) | Err(INPROGRESS) => {
+                self.channel.set(fd);
+                Ok(())
+            }
+            Err(errno) => {
+                fd.close();
+                Err(errno)
+            }
         }
-        self.channel.set(fd);
-        Ok(())
     }
 
     fn lock(&self) -> Result<(), Errno> {

@@ -15,6 +15,10 @@ pub trait System {
     /// A number that nobody can foretell.
     fn random(&self) -> u32;
 
+    /// Fills `into` with random bytes, without waiting for any. False: there are none yet.
+    #[must_use]
+    fn entropy(&self, into: &mut [u8]) -> bool;
+
     /// Reads from standard input; 0 at its end. [`Errno::TIMEDOUT`]: nothing came for half a minute.
     fn read_input(&self, into: &mut [u8]) -> Result<u32, Errno>;
 
@@ -24,7 +28,7 @@ pub trait System {
     /// What is at `path`, links followed.
     fn kind(&self, path: &Path) -> Result<Kind, Errno>;
 
-    /// The beginning of a file's content.
+    /// A file's content, or as much as `into` holds. Never waits for a writer.
     fn read_file(&self, path: &Path, into: &mut [u8]) -> Result<u32, Errno>;
 
     /// Opens a folder, to be read once.
@@ -36,8 +40,10 @@ pub trait System {
     /// Opens a device as the channel, without blocking and without becoming its process's terminal.
     fn open(&self, path: &Path) -> Result<(), Errno>;
 
-    /// Connects the channel to a unix socket, without blocking.
-    fn connect(&self, path: &Path) -> Result<(), Errno>;
+    /// Connects the channel to a socket, without blocking. `address`: what the kernel wants after the family. Over a
+    /// network it has only begun then: [`wait`](Self::wait) says when it is done, and where it failed, which looks like a
+    /// hang-up, [`receive`](Self::receive) says why.
+    fn connect(&self, family: Family, address: &[u8]) -> Result<(), Errno>;
 
     /// Takes the lock that fence_virt, too, takes on the channel's device. [`Errno::AGAIN`]:
     /// somebody else has it.
@@ -92,6 +98,18 @@ pub enum Kind {
     Folder,
     /// A regular file, a pipe, a disk.
     Other,
+}
+
+/// Kinds of sockets, by their numbers in Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Family {
+    /// The address is a path with its NUL.
+    Unix = 1,
+    /// TCP. The address is `port u16 · IPv4 address [u8; 4]`, both in the network's order.
+    Ipv4 = 2,
+    /// TCP. The address is `port u16 · flow [u8; 4] · IPv6 address [u8; 16]`, likewise.
+    Ipv6 = 10,
 }
 
 /// What a channel is ready for.
@@ -203,10 +221,16 @@ impl Errno {
     pub const PIPE: Errno = Errno(32);
     /// No path: too long, or none at all.
     pub const NAMETOOLONG: Errno = Errno(36);
+    /// There is nothing in it.
+    pub const NODATA: Errno = Errno(61);
+    /// The other end ended it by force.
+    pub const CONNRESET: Errno = Errno(104);
     /// Time was up.
     pub const TIMEDOUT: Errno = Errno(110);
     /// Nobody listens.
     pub const CONNREFUSED: Errno = Errno(111);
+    /// A key of another kind.
+    pub const KEYREJECTED: Errno = Errno(129);
 }
 
 impl fmt::Debug for Errno {

@@ -45,7 +45,6 @@ struct Buffer {
 }
 
 impl Buffer {
-    #[inline(never)]
     const fn new() -> Buffer {
         Buffer { bytes: heapless::Vec::new(), cut_off: false }
     }
@@ -123,7 +122,7 @@ impl Buffer {
 
 /// The kernel's reason, where it is one that a user meets.
 fn words(errno: Errno) -> Option<Text> {
-    const WORDS: [(u8, Text); 16] = [
+    const WORDS: [(u8, Text); 21] = [
         (2, Text::NoSuchFile),
         (5, Text::InputOutput),
         (6, Text::NoDevice),
@@ -137,9 +136,14 @@ fn words(errno: Errno) -> Option<Text> {
         (25, Text::NoPortAtAll),
         (32, Text::NoReader),
         (36, Text::BadPath),
+        (61, Text::Empty),
         (91, Text::NoPortAtAll),
+        (101, Text::Unreachable),
+        (104, Text::Reset),
         (110, Text::TimeUp),
         (111, Text::NobodyListens),
+        (113, Text::Unreachable),
+        (129, Text::NativeKey),
     ];
     WORDS.iter().find(|(number, _)| i32::from(*number) == errno.0).map(|&(_, words)| words)
 }

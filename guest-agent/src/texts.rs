@@ -36,6 +36,9 @@ texts! {
     // Values of options, and the words for a state.
     Auto = "auto"
     Classic = "classic"
+    Sha256 = "sha256"
+    Sha512 = "sha512"
+    None = "none"
     Zero = "0"
     No = "no"
     False = "false"
@@ -96,6 +99,8 @@ texts! {
     GiveDelay = "0 to 3600 seconds"
     GivePort = "1 to 65535"
     GiveWire = "auto or classic (native is not in this version)"
+    GiveAddress = "an IPv4 or IPv6 address (no name: fencing must not wait for DNS)"
+    GiveHash = "sha256 or sha512 (sha1 can be forged), or none for both hash and auth"
     Unserved = "%2 is not served: %1"
     UseDevice = "not in this version, use serial_device (-D)"
     UuidHasShape = "a UUID is known by its shape, leave it out"
@@ -109,6 +114,10 @@ texts! {
     Channel = "%A cannot be used (%e): %1"
     StartBridge = "start the bridge on the host"
     InUse = "see what else has it open"
+    GiveKey = "give the host's key in key_file"
+    SeeBridge = "see that the bridge runs"
+    SeeNetwork = "see the address and the network"
+    NoEntropy = "the kernel has no random bytes yet: ask again later"
     NameChannel = "name a serial port, a virtio port or a unix socket"
 
     // What is wrong with the answer.
@@ -117,7 +126,9 @@ texts! {
     FailedOf = "the bridge did not confirm %1%2: take nothing for done, and read its log"
     Denied = "the bridge does not allow %1%2 from this guest: see its configuration"
     Unknown = "the bridge cannot tell the status of %A: read its log"
-    NotAsked = "%B took no request (%e), so nothing was done: see that the bridge runs"
+    Dropped = "%B hung up on this request: compare key_file and hash with the host's, and take nothing for done"
+    NotProved = "who answers at %B does not hold the key: do not trust it, and compare key_file and auth with the host's"
+    NotAsked = "%B took no request (%e), so nothing was done: %3"
     PerhapsDone = "no answer through %B (%e): %1%2 may have happened or may still happen, so ask for its status: see that the bridge runs"
     NoAnswer = "no whole answer through %B (%e): see that the bridge runs"
     Output = "standard output cannot be written (%e): what is there is not all"
@@ -135,11 +146,14 @@ texts! {
     NoReader = "its reader is gone"
     BadPath = "its path is too long"
     TimeUp = "time was up"
+    Empty = "it is empty"
+    Unreachable = "unreachable"
+    Reset = "it was reset"
+    NativeKey = "a native key is not for this wire"
     NobodyListens = "nobody listens"
 
     // What is said without being wrong.
-    Asking = "asking through %B after dropping %n bytes%1"
-    NoEffect = "; key_file, auth, hash and ipport have no effect"
+    Asking = "asking through %B after dropping %n bytes"
     LeftOut = "guest %A is left out: it has no UUID, and such a name cannot be listed"
 
     // Help and metadata, of each option.
@@ -151,7 +165,11 @@ texts! {
     AboutTimeout = "Seconds for an answer (default: 30, or 15 where nothing is switched)"
     AboutDelay = "Seconds to wait before anything is switched"
     AboutWire = "auto (default) or classic (as fence_virt)"
-    AboutIdle = "No effect on this wire"
+    AboutIpAddress = "IP address of the bridge, for TCP"
+    AboutIpPort = "For TCP (default: 1229)"
+    AboutKeyFile = "For TCP (default: /etc/cluster/fence_xvm.key)"
+    AboutHash = "For TCP: sha256 (default), sha512 or none, for the request"
+    AboutAuth = "For TCP: sha256 (default), sha512 or none, for the challenges"
     AboutDebug = "Say what happens"
     AboutVersion = "Version"
     AboutHelp = "Help"
@@ -163,7 +181,7 @@ texts! {
     // Metadata.
     MetadataBegin = r#"<?xml version="1.0" ?>
 <resource-agent name="fence_wire" shortdesc="Fence agent for virtual machines">
-<longdesc>Fences through a serial port, a virtio port or a unix socket to the host, where fencewired or fence_virtd listens.</longdesc>
+<longdesc>Fences through a serial port, a virtio port, a unix socket or TCP to the host, where fencewired or fence_virtd listens.</longdesc>
 <vendor-url>https://github.com/fencewire/fencewire</vendor-url>
 <parameters>
 "#

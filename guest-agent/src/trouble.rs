@@ -34,6 +34,10 @@ pub(crate) enum Broken {
     Unknown,
     /// No answer came.
     Lost(Errno),
+    /// The other end went away before it had proved anything.
+    Dropped,
+    /// The other end does not hold the key.
+    NotProved,
 }
 
 /// The sentence has been said; what is left to do is to end with 1.
@@ -54,6 +58,8 @@ impl<'a> Trouble<'a> {
             Key::Timeout => Text::GiveTimeout,
             Key::Delay => Text::GiveDelay,
             Key::Wire => Text::GiveWire,
+            Key::IpAddress => Text::GiveAddress,
+            Key::Hash | Key::Auth => Text::GiveHash,
             _ => Text::GivePort,
         };
         Trouble { key, remark, ..Trouble::about(Text::Value, value) }
@@ -62,7 +68,7 @@ impl<'a> Trouble<'a> {
     /// Not in this version, or not on this wire.
     pub(crate) fn unserved(key: Key) -> Trouble<'a> {
         let remark = match key {
-            Key::ChannelAddress | Key::IpAddress | Key::Vsock => Text::UseDevice,
+            Key::ChannelAddress | Key::Vsock => Text::UseDevice,
             Key::UseUuid => Text::UuidHasShape,
             _ => Text::NoMulticast,
         };
@@ -94,15 +100,19 @@ impl<'a> Trouble<'a> {
     /// The channel at this path cannot be used. [`Errno::TIMEDOUT`]: it never falls silent. [`Errno::PIPE`]: nobody has
     /// the other end.
     #[inline(never)]
-    pub(crate) fn channel(path: &'a [u8], errno: Errno) -> Trouble<'a> {
-        let (sentence, remark) = match errno {
-            Errno::TIMEDOUT => (Text::NeverQuiet, Text::Nothing),
-            Errno::PIPE => (Text::Nobody, Text::Nothing),
-            Errno::CONNREFUSED => (Text::Channel, Text::StartBridge),
-            Errno::BUSY | Errno::AGAIN => (Text::Channel, Text::InUse),
-            _ => (Text::Channel, Text::NameChannel),
+    pub(crate) fn channel(path: &'a [u8], errno: Errno, by_tcp: bool) -> Trouble<'a> {
+        let sentence = match errno {
+            Errno::TIMEDOUT => Text::NeverQuiet,
+            Errno::PIPE => Text::Nobody,
+            _ => Text::Channel,
         };
-        Trouble { remark, errno, ..Trouble::about(sentence, path) }
+        Trouble { remark: remedy(errno, by_tcp), errno, ..Trouble::about(sentence, path) }
+    }
+
+    /// The key's file is none.
+    #[inline(never)]
+    pub(crate) fn key(path: &'a [u8], errno: Errno) -> Trouble<'a> {
+        Trouble { remark: Text::GiveKey, errno, ..Trouble::about(Text::Channel, path) }
     }
 
     /// Says the sentence.
@@ -111,6 +121,17 @@ impl<'a> Trouble<'a> {
         let facts = Facts { a: self.text, texts, errno: self.errno, ..Facts::NONE };
         say(system, self.sentence, &facts);
         Told
+    }
+}
+
+/// What to do about a way that does not lead to the bridge.
+#[inline(never)]
+fn remedy(errno: Errno, by_tcp: bool) -> Text {
+    match errno {
+        Errno::CONNREFUSED => Text::StartBridge,
+        Errno::BUSY | Errno::AGAIN => Text::InUse,
+        _ if by_tcp => Text::SeeNetwork,
+        _ => Text::NameChannel,
     }
 }
 
@@ -124,12 +145,15 @@ impl Broken {
             Broken::Failed => Text::FailedOf,
             Broken::Denied => Text::Denied,
             Broken::Unknown => Text::Unknown,
+            Broken::Dropped => Text::Dropped,
+            Broken::NotProved => Text::NotProved,
             Broken::Lost(_) if !asked => Text::NotAsked,
             Broken::Lost(_) if order.job.switches() => Text::PerhapsDone,
             Broken::Lost(_) => Text::NoAnswer,
         };
         let errno = if let Broken::Lost(errno) = self { errno } else { Errno(0) };
-        let texts = texts(order.job.name(), for_guest);
+        let remedy = if order.by_tcp { remedy(errno, true) } else { Text::SeeBridge };
+        let texts = [order.job.name(), for_guest, remedy, Text::Nothing];
         say(system, template, &Facts { a: order.guest, b: path, texts, errno, ..Facts::NONE });
         Told
     }

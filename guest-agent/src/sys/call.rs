@@ -16,6 +16,7 @@ pub(super) const GETDENTS64: usize = 217;
 pub(super) const CLOCK_GETTIME: usize = 228;
 pub(super) const EXIT_GROUP: usize = 231;
 pub(super) const PPOLL: usize = 271;
+pub(super) const GETRANDOM: usize = 318;
 pub(super) const STATX: usize = 332;
 
 /// Asks the kernel. Negative: the error's number.
