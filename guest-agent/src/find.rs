@@ -94,7 +94,8 @@ mod tests {
 
     fn found(system: &StandIn, named: Option<&str>) -> Result<(String, Way), String> {
         let mut path = Path::new();
-        let way = find(system, named.map(str::as_bytes), &mut path).map_err(|Told| system.error())?;
+        let order = Order { device: named.map(str::as_bytes), ..Order::NEW };
+        let way = find(system, &order, &mut path).map_err(|Told| system.error())?;
         Ok((String::from_utf8_lossy(path.as_bytes()).into_owned(), way))
     }
 

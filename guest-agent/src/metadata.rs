@@ -82,7 +82,7 @@ mod tests {
         assert!(xml.contains("<getopt mixed=\"\" />"), "domain has no letter");
         assert!(xml.contains("<action name=\"validate-all\" />\n</actions>"));
         for tag in ["<parameter ", "</parameter>", "<getopt mixed=", "<content type=", "<shortdesc lang="] {
-            assert_eq!(xml.matches(tag).count(), 14, "{tag}");
+            assert_eq!(xml.matches(tag).count(), 15, "{tag}");
         }
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Order<'a> {
     /// Before anything is switched; nothing else waits. It is there for guests that fence each other.
     pub(crate) delay: Millis,
     pub(crate) debug: bool,
+    /// Something was given of what proves who asks, and this way proves nothing.
+    pub(crate) has_idle: bool,
 }
 
 /// fence_virt's. Pacemaker's own for a fencing is 60 s.
@@ -95,6 +97,7 @@ impl<'a> Order<'a> {
         timeout: seconds(LOOK_TIME),
         delay: Millis(0),
         debug: false,
+        has_idle: false,
     };
 
     /// Checks what was given.
@@ -141,12 +144,16 @@ impl<'a> Order<'a> {
                 }
                 Key::Wire => Text::Auto.is(value) || Text::Classic.is(value),
                 Key::IpPort => number(value, 1, 65_535).map(|port| self.tcp.port = port as u16).is_some(),
-                Key::Hash if self.by_tcp => hash(value).map(|hash| self.tcp.hash = hash).is_some(),
-                Key::Auth if self.by_tcp => hash(value).map(|hash| self.tcp.auth = hash).is_some(),
+                Key::Secret | Key::Hash | Key::Auth if !self.by_tcp => {
+                    self.has_idle = true;
+                    true
+                }
                 Key::Secret => {
                     self.tcp.key_file = value;
                     true
                 }
+                Key::Hash => hash(value).map(|hash| self.tcp.hash = hash).is_some(),
+                Key::Auth => hash(value).map(|hash| self.tcp.auth = hash).is_some(),
                 // `use_uuid=0` asks for nothing.
                 Key::UseUuid if !is_yes(value) => true,
                 Key::UseUuid | Key::MulticastAddress | Key::IpFamily | Key::Interface | Key::Retransmit => {
@@ -410,7 +417,6 @@ mod tests {
             ("retrans=20", "multicast"),
             ("use_uuid=1", "UUID"),
             ("channel_address=10.0.2.179", "serial_device"),
-            ("ipaddr=127.0.0.1", "serial_device"),
             ("vsock=2", "serial_device"),
             ("vsock=2\nserial_device=/dev/x", "serial_device and vsock"),
             ("vsock=2\nipaddr=::1", "ipaddr and vsock"),
@@ -421,9 +427,14 @@ mod tests {
                 refused(&format!("plug=a\naction={action}\n{lines}"), part);
             }
         }
-        for served in
-            ["use_uuid=0", "vsock=", "wire=auto", "wire=Classic", "auth=none\nhash=sha1\nkey_file=/x\nipport=1229"]
-        {
+        for served in [
+            "use_uuid=0",
+            "vsock=",
+            "ipaddr=",
+            "wire=auto",
+            "wire=Classic",
+            "auth=none\nhash=sha1\nkey_file=/x\nipport=1229",
+        ] {
             assert!(orders(&format!("plug=a\n{served}")).is_ok(), "{served}");
         }
     }

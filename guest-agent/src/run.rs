@@ -8,7 +8,7 @@ use crate::metadata::{write_help, write_metadata, write_version};
 use crate::options::{Given, INPUT_MAX, read_input};
 use crate::order::{Job, Order};
 use crate::system::{Errno, Exit, Path, System};
-use crate::text::{Facts, Output, say};
+use crate::text::{Facts, Output, say, texts};
 use crate::texts::Text;
 use crate::trouble::{Broken, Told, Trouble};
 use fencewire_core::classic::packet::Fresh;
@@ -82,7 +82,9 @@ fn exchange<S: System>(system: &S, order: &Order<'_>) -> Result<Exit, Told> {
         .open(&path, way, order)
         .map_err(|errno| Trouble::channel(path.as_bytes(), errno, order.by_tcp).tell(system))?;
     if order.debug {
-        let facts = Facts { b: path.as_bytes(), number: channel.dropped(), ..Facts::NONE };
+        let idle = if order.has_idle { Text::NoEffect } else { Text::Nothing };
+        let facts =
+            Facts { b: path.as_bytes(), texts: texts(idle, Text::Nothing), number: channel.dropped(), ..Facts::NONE };
         say(system, Text::Asking, &facts);
     }
 
@@ -172,5 +174,7 @@ fn status<S: System>(system: &S, words: Text, exit: Exit) -> Exit {
     exit
 }
 
+#[cfg(test)]
+mod tcp_tests;
 #[cfg(test)]
 mod tests;

@@ -4,11 +4,12 @@
 //! Time passes only in `wait` and `pause`, at once, and up to the next thing that happens. Who waits again and again
 //! without time passing is stopped: that would be a spin.
 
-use crate::system::{Errno, Kind, LineParams, Path, Signs, Stream, System};
+use crate::system::{Errno, Family, Kind, LineParams, Path, Signs, Stream, System};
 use fencewire_core::Millis;
 use fencewire_core::classic::serial::{MAGIC, REQUEST_LEN};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 /// Waits in a row without time passing that no honest agent needs.
 const SPIN: u32 = 5_000;
@@ -33,6 +34,12 @@ struct State {
     /// The virtio ports in sysfs and what their `name` files say.
     ports: Vec<(String, String)>,
     ports_read: usize,
+    files: BTreeMap<Vec<u8>, Result<Vec<u8>, Errno>>,
+    no_entropy: bool,
+    /// Random bytes that were given, so far.
+    entropy: u8,
+    /// What a socket was connected to.
+    address: Option<(Family, Vec<u8>)>,
     bridge: Bridge,
     wire: Wire,
     log: Vec<Call>,
@@ -67,6 +74,29 @@ pub(crate) struct Bridge {
     pub(crate) answers: Vec<(u64, Vec<u8>)>,
     /// It is gone as soon as it has got a whole request and given its answers.
     pub(crate) goes_after_request: bool,
+    /// A connection takes so long to come about.
+    pub(crate) connects_at: u64,
+    /// What a read fails with once the other end is gone. None: it finds an end.
+    pub(crate) gone_with: Option<Errno>,
+    /// In place of all answers: who speaks at the other end of a network.
+    pub(crate) peer: Option<Peer>,
+}
+
+/// Given all that came to it, all that it has said by then, and whether it is still there.
+pub(crate) struct Peer(pub(crate) Box<dyn Fn(&[u8]) -> (Vec<u8>, Stays)>);
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Peer")
+    }
+}
+
+/// What a peer does once it has said what it had to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stays {
+    Open,
+    Closes,
+    Resets,
 }
 
 /// The bytes on the channel.
@@ -75,6 +105,8 @@ struct Wire {
     /// All that the agent sent.
     came: Vec<u8>,
     requests: usize,
+    /// Bytes that a peer has said.
+    said: usize,
     /// On their way to the agent, and when they are there.
     arriving: BTreeMap<u64, Vec<u8>>,
     /// There, and not read.
@@ -115,6 +147,15 @@ impl StandIn {
         self.change(|state| state.input_error = Some(errno))
     }
 
+    /// There is a file at `path`, or a reason why it cannot be read.
+    pub(crate) fn with_file(self, path: &str, content: Result<&[u8], Errno>) -> StandIn {
+        self.change(|state| _ = state.files.insert(path.into(), content.map(<[u8]>::to_vec)))
+    }
+
+    pub(crate) fn without_entropy(self) -> StandIn {
+        self.change(|state| state.no_entropy = true)
+    }
+
     /// Standard output takes so many bytes and no more.
     pub(crate) fn with_output_room(self, room: usize) -> StandIn {
         self.change(|state| state.output_room = Some(room))
@@ -147,6 +188,11 @@ impl StandIn {
         self.state.borrow().wire.came.clone()
     }
 
+    /// What a socket was connected to.
+    pub(crate) fn address(&self) -> Option<(Family, Vec<u8>)> {
+        self.state.borrow().address.clone()
+    }
+
     pub(crate) fn log(&self) -> Vec<Call> {
         self.state.borrow().log.clone()
     }
@@ -162,7 +208,7 @@ impl State {
     }
 
     fn has_room(&self) -> bool {
-        !self.is_gone() && self.bridge.takes != Some(0)
+        !self.is_gone() && self.now >= self.bridge.connects_at && self.bridge.takes != Some(0)
     }
 
     /// What is due by now has arrived.
@@ -183,8 +229,8 @@ impl State {
     /// Lets time pass up to `until`, or to the next thing that happens.
     fn pass(&mut self, until: u64) {
         let next = self.wire.arriving.keys().next().copied();
-        let gone = self.bridge.gone_from;
-        let next = [next, gone].into_iter().flatten().filter(|&at| at > self.now).min();
+        let Bridge { gone_from, connects_at, .. } = self.bridge;
+        let next = [next, gone_from, Some(connects_at)].into_iter().flatten().filter(|&at| at > self.now).min();
         self.now = until.min(next.unwrap_or(until)).max(self.now);
     }
 
@@ -238,8 +284,23 @@ impl System for StandIn {
         state.things.get(path.as_bytes()).copied().unwrap_or(Err(Errno::NOENT))
     }
 
+    fn entropy(&self, into: &mut [u8]) -> bool {
+        let mut state = self.state.borrow_mut();
+        for byte in into {
+            state.entropy += 1;
+            *byte = state.entropy;
+        }
+        !state.no_entropy
+    }
+
     fn read_file(&self, path: &Path, into: &mut [u8]) -> Result<u32, Errno> {
         let state = self.state.borrow();
+        if let Some(content) = state.files.get(path.as_bytes()) {
+            let content = content.as_ref().map_err(|errno| *errno)?;
+            let read = content.len().min(into.len());
+            into[..read].copy_from_slice(&content[..read]);
+            return Ok(read as u32);
+        }
         let wanted = |port: &str| format!("/sys/class/virtio-ports/{port}/name").as_bytes() == path.as_bytes();
         let (_, name) = state.ports.iter().find(|(port, _)| wanted(port)).ok_or(Errno::NOENT)?;
         let read = name.len().min(into.len());
@@ -275,9 +336,14 @@ impl System for StandIn {
         self.state.borrow_mut().attempt(Call::Open)
     }
 
-    fn connect(&self, path: &Path) -> Result<(), Errno> {
-        assert_eq!(self.kind(path), Ok(Kind::Socket));
-        self.state.borrow_mut().attempt(Call::Connect)
+    fn connect(&self, family: Family, address: &[u8]) -> Result<(), Errno> {
+        let mut state = self.state.borrow_mut();
+        if family == Family::Unix {
+            let path = address.strip_suffix(b"\0").expect("a path's NUL");
+            assert_eq!(state.things.get(path), Some(&Ok(Kind::Socket)));
+        }
+        state.address = Some((family, address.into()));
+        state.attempt(Call::Connect)
     }
 
     fn lock(&self) -> Result<(), Errno> {
@@ -305,7 +371,8 @@ impl System for StandIn {
         let mut state = self.state.borrow_mut();
         state.arrive();
         if state.wire.waiting.is_empty() {
-            return if state.is_gone() { Ok(0) } else { Err(Errno::AGAIN) };
+            let end = state.bridge.gone_with.map_or(Ok(0), Err);
+            return if state.is_gone() { end } else { Err(Errno::AGAIN) };
         }
         let read = into.len().min(state.wire.waiting.len());
         for (place, byte) in into.iter_mut().zip(state.wire.waiting.drain(..read)) {
@@ -325,6 +392,16 @@ impl System for StandIn {
         let sent = bytes.len().min(50).min(bridge.takes.unwrap_or(usize::MAX));
         bridge.takes = bridge.takes.map(|takes| takes - sent);
         wire.came.extend(&bytes[..sent]);
+        if let Some(Peer(peer)) = &bridge.peer {
+            let (said, stays) = peer(&wire.came);
+            wire.arriving.entry(now + 1).or_default().extend(&said[wire.said..]);
+            wire.said = said.len();
+            if stays != Stays::Open {
+                bridge.gone_from = Some(now + 1);
+                bridge.gone_with = (stays == Stays::Resets).then_some(Errno::CONNRESET);
+            }
+            return Ok(sent as u32);
+        }
         while wire.came.len() >= (wire.requests + 1) * REQUEST_LEN {
             assert_eq!(wire.came[wire.requests * REQUEST_LEN..][..4], MAGIC);
             if let Some((later, answer)) = bridge.answers.get(wire.requests) {

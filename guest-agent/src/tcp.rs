@@ -167,3 +167,88 @@ fn group(figures: &[u8]) -> Option<u16> {
     }
     Some(group)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    fn address(text: &str) -> Option<IpAddr> {
+        let mut tcp = Tcp::NEW;
+        tcp.set_address(text.as_bytes())?;
+        let bytes = tcp.address();
+        assert_eq!(bytes[..2], [4, 0xcd]);
+        Some(match tcp.family {
+            Family::Ipv4 => <[u8; 4]>::try_from(&bytes[2..6]).unwrap().into(),
+            _ => <[u8; 16]>::try_from(&bytes[6..]).unwrap().into(),
+        })
+    }
+
+    #[test]
+    fn addresses_are_what_the_standard_library_takes_for_them() {
+        for text in [
+            "10.0.0.1",
+            "255.255.255.255",
+            "256.0.0.1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "1.2.3.",
+            "01.2.3.4",
+            "1.2.3.-4",
+            "0x7f.0.0.1",
+            "::",
+            "::1",
+            "fd00::1",
+            "FD00:0:0:0:0:0:0:1",
+            "1:2:3:4:5:6:7:8",
+            "1:2:3:4:5:6:7:8:9",
+            "1:2:3:4:5:6:7",
+            "1:2:3:4:5:6:7::",
+            "::2:3:4:5:6:7:8",
+            "1::3:4:5:6:7:8",
+            "1::2:3:4:5:6:7:8",
+            "1:2:3:4::5:6:7:8",
+            "::ffff:192.168.1.1",
+            "::192.168.1.1",
+            "1:2:3:4:5:6:10.0.0.1",
+            "1:2:3:4:5:6:7:10.0.0.1",
+            "10.0.0.1::",
+            "::10.0.0.1:1",
+            "::10.0.0.01",
+            "12345::",
+            "::g",
+            "fe80::1%eth0",
+            "[::1]",
+            "localhost",
+            " ::1",
+            "10.0.0.1:1229",
+            "-",
+            "",
+        ] {
+            assert_eq!(address(text), text.parse().ok(), "{text}");
+        }
+    }
+
+    /// Every text of up to six of the bytes that matter.
+    #[test]
+    fn and_of_nothing_else() {
+        let mut texts = vec![String::new()];
+        for _ in 0..7 {
+            for text in &texts {
+                assert_eq!(address(text), text.parse().ok(), "{text}");
+            }
+            let longer = texts.iter().flat_map(|text| ":.01f".chars().map(move |last| format!("{text}{last}")));
+            texts = longer.collect();
+        }
+    }
+
+    #[test]
+    fn hashes_in_any_case() {
+        assert_eq!(hash(b"sha256"), Some(Some(Hash::Sha256)));
+        assert_eq!(hash(b"SHA512"), Some(Some(Hash::Sha512)));
+        assert_eq!(hash(b"None"), Some(None));
+        for none in [&b""[..], b"sha1", b"sha", b"sha2566", b"2"] {
+            assert_eq!(hash(none), None);
+        }
+    }
+}

@@ -132,7 +132,7 @@ fn words(errno: Errno) -> Option<Text> {
         (13, Text::NoPermission),
         (16, Text::Busy),
         (21, Text::Folder),
-        (22, Text::NoPortAtAll),
+        (22, Text::NotValid),
         (25, Text::NoPortAtAll),
         (32, Text::NoReader),
         (36, Text::BadPath),

@@ -99,7 +99,7 @@ texts! {
     GiveDelay = "0 to 3600 seconds"
     GivePort = "1 to 65535"
     GiveWire = "auto or classic (native is not in this version)"
-    GiveAddress = "an IPv4 or IPv6 address (no name: fencing must not wait for DNS)"
+    GiveAddress = "an IPv4 or IPv6 address (no name: there is no resolver here, and fencing must not wait for DNS)"
     GiveHash = "sha256 or sha512 (sha1 can be forged), or none for both hash and auth"
     Unserved = "%2 is not served: %1"
     UseDevice = "not in this version, use serial_device (-D)"
@@ -143,6 +143,7 @@ texts! {
     NoPermission = "permission denied"
     Folder = "it is a folder"
     NoPortAtAll = "it is no port"
+    NotValid = "not valid"
     NoReader = "its reader is gone"
     BadPath = "its path is too long"
     TimeUp = "time was up"
@@ -153,7 +154,8 @@ texts! {
     NobodyListens = "nobody listens"
 
     // What is said without being wrong.
-    Asking = "asking through %B after dropping %n bytes"
+    Asking = "asking through %B after dropping %n bytes%1"
+    NoEffect = "; key_file, auth and hash have no effect"
     LeftOut = "guest %A is left out: it has no UUID, and such a name cannot be listed"
 
     // Help and metadata, of each option.

@@ -145,13 +145,13 @@ impl Broken {
             Broken::Failed => Text::FailedOf,
             Broken::Denied => Text::Denied,
             Broken::Unknown => Text::Unknown,
-            Broken::Dropped => Text::Dropped,
             Broken::NotProved => Text::NotProved,
-            Broken::Lost(_) if !asked => Text::NotAsked,
+            Broken::Lost(_) | Broken::Dropped if !asked => Text::NotAsked,
+            Broken::Dropped => Text::Dropped,
             Broken::Lost(_) if order.job.switches() => Text::PerhapsDone,
             Broken::Lost(_) => Text::NoAnswer,
         };
-        let errno = if let Broken::Lost(errno) = self { errno } else { Errno(0) };
+        let errno = if let Broken::Lost(errno) = self { errno } else { Errno::CONNRESET };
         let remedy = if order.by_tcp { remedy(errno, true) } else { Text::SeeBridge };
         let texts = [order.job.name(), for_guest, remedy, Text::Nothing];
         say(system, template, &Facts { a: order.guest, b: path, texts, errno, ..Facts::NONE });
@@ -206,7 +206,10 @@ mod tests {
         ];
         let bad = [BadName::Empty, BadName::TooLong, BadName::NotUtf8, BadName::Control, BadName::Magic];
         troubles.extend(bad.map(|bad| Trouble::bad_name(long, bad)));
-        troubles.extend([2, 5, 11, 16, 32, 77, 110, 111].map(|errno| Trouble::channel(long, Errno(errno))));
+        for errno in [2, 5, 11, 16, 22, 32, 61, 77, 101, 104, 110, 111, 113, 129].map(Errno) {
+            let [device, tcp] = [false, true].map(|by_tcp| Trouble::channel(long, errno, by_tcp));
+            troubles.extend([device, tcp, Trouble::key(long, errno)]);
+        }
         for known in OPTIONS.iter().filter(|known| known.name != Text::Nothing) {
             troubles.extend([Trouble::value(known.key, long), Trouble::unserved(known.key)]);
         }

@@ -12,26 +12,26 @@ const STATUS_VM2: &str = "-o status -n vm2 -D /dev/x";
 
 /// What came of one run.
 #[derive(Debug)]
-struct End {
-    exit: Exit,
-    output: String,
-    error: String,
+pub(super) struct End {
+    pub(super) exit: Exit,
+    pub(super) output: String,
+    pub(super) error: String,
     /// Milliseconds.
-    took: u64,
-    system: StandIn,
+    pub(super) took: u64,
+    pub(super) system: StandIn,
 }
 
 impl End {
     /// It failed, with one sentence that has `part` in it.
     #[track_caller]
-    fn failed(&self, part: &str) {
+    pub(super) fn failed(&self, part: &str) {
         assert_eq!(self.exit, Exit::Failed, "{self:?}");
         assert_eq!(self.error.matches('\n').count(), 1, "{}", self.error);
         assert!(self.error.contains(part), "{}", self.error);
     }
 }
 
-fn agent(system: StandIn, arguments: &str) -> End {
+pub(super) fn agent(system: StandIn, arguments: &str) -> End {
     let mut arguments = arguments.split_whitespace().map(str::as_bytes);
     let exit = run(&system, &mut || arguments.next());
     End { exit, output: system.output(), error: system.error(), took: system.time(), system }
@@ -237,7 +237,7 @@ fn a_tty_is_set_as_asked() {
     agent(tty(no_uart), OFF_VM2).failed("input/output error");
 }
 
-fn entries(entries: &[(&str, u8, Power)]) -> Vec<u8> {
+pub(super) fn entries(entries: &[(&str, u8, Power)]) -> Vec<u8> {
     let mut bytes = encode_reply(Code::HostList).to_vec();
     for &(name, uuid, power) in entries {
         bytes.extend(encode_entry(&ListEntry { name, uuid: Uuid::from_bytes([uuid; 16]), power }));
@@ -245,7 +245,7 @@ fn entries(entries: &[(&str, u8, Power)]) -> Vec<u8> {
     bytes
 }
 
-fn list() -> Vec<u8> {
+pub(super) fn list() -> Vec<u8> {
     let three = [("vm1", 1, Power::On), ("a b", 2, Power::Off), ("vm3", 3, Power::Off)];
     [&entries(&three)[..], &END_OF_LIST, &encode_reply(Code::Success)].concat()
 }
