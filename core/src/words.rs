@@ -77,12 +77,16 @@ impl Uuid {
     }
 
     /// Its text in lower case.
+    #[inline(never)]
     pub fn text(&self) -> [u8; UUID_TEXT_LEN] {
         let mut text = [b'-'; UUID_TEXT_LEN];
-        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 0x0f]);
-        let places = text.iter_mut().enumerate().filter(|(at, _)| !is_hyphen(*at));
-        for ((_, place), digit) in places.zip(digits) {
-            *place = if digit < 10 { b'0' + digit } else { b'a' - 10 + digit };
+        let mut left = u128::from_be_bytes(self.0);
+        for (at, place) in text.iter_mut().enumerate() {
+            if !is_hyphen(at) {
+                left = left.rotate_left(4);
+                let digit = left as u8 & 0x0f;
+                *place = if digit < 10 { b'0' + digit } else { b'a' - 10 + digit };
+            }
         }
         text
     }

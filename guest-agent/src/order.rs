@@ -201,6 +201,7 @@ impl<'a> Order<'a> {
     }
 }
 
+#[inline(never)]
 const fn seconds(count: u32) -> Millis {
     Millis(count as u64 * 1000)
 }

@@ -62,7 +62,8 @@ impl Tcp<'_> {
         address
     }
 
-    /// Reads the key.
+    /// Reads the key. Not inlined also because of its room on the stack, which only this way needs.
+    #[inline(never)]
     pub(crate) fn key<S: System>(&self, system: &S) -> Result<Key, Errno> {
         let mut path = Path::new();
         if !path.set(self.key_file, b"") {

@@ -77,7 +77,6 @@ impl Buffer {
         }
     }
 
-    #[inline(never)]
     fn fill(&mut self, place: u8, facts: &Facts<'_>) {
         match place {
             0x10 => self.push(facts.a),

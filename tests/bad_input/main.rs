@@ -9,6 +9,7 @@
 //! | `names` | names of guests |
 //! | `peers` | who asks and does not read, or asks too much at once |
 //! | `agent` | what `fence_wire` is given |
+//! | `tcp_peers` | who answers `fence_wire` by TCP |
 
 mod agent;
 mod command_line;
@@ -16,6 +17,7 @@ mod configuration;
 mod frames;
 mod names;
 mod peers;
+mod tcp_peers;
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,9 @@
 //! |---|---|---|
 //! | `their_client` | `fence_virt` | our bridge |
 //! | `their_server` | our agent | `fence_virtd` |
+//! | `their_tcp_server` | our agent, by TCP | `fence_virtd` |
 //! | `ours_both` | our agent | our bridge |
+//! | `footprint` | our agent | `fence_virtd`: what it costs |
 //! | `ours` | bytes | our bridge, where theirs does what it must not |
 //! | `ordinary_user` | bytes | our bridge, without privilege |
 //! | `theirs` (a test program of its own) | bytes and `fence_virt` | `fence_virtd`, doing what it must not |
@@ -21,9 +23,11 @@
 //! | with the cpg backend, a guest on an unreachable host is reported fenced while it runs | ours has no such backend: one bridge speaks for one host |
 
 mod agent;
+mod footprint;
 mod libvirtd;
 mod ordinary_user;
 mod ours;
 mod ours_both;
 mod their_client;
 mod their_server;
+mod their_tcp_server;

@@ -6,6 +6,7 @@
 //! | [`libvirt_file`] | a file of guests for libvirt's own test driver |
 //! | [`guest_channel`] | the guest's side of a channel, byte by byte, and the classic serial frames built by hand |
 //! | [`fence_virtd`] | Debian's `fence_virtd` behind its serial listener |
+//! | [`fence_virtd_tcp`] | Debian's `fence_virtd` behind its TCP listener |
 //! | [`fence_virt`] | Debian's `fence_virt` on a pseudo-terminal whose other end is a unix socket |
 //! | [`daemon`] | the real `fencewired`, on libvirt's test driver |
 //! | [`node`] | a cluster node for Pacemaker's programs, in namespaces |
@@ -20,6 +21,7 @@ pub mod bridge_bed;
 pub mod daemon;
 pub mod fence_virt;
 pub mod fence_virtd;
+pub mod fence_virtd_tcp;
 pub mod guest_channel;
 pub mod libvirt_file;
 pub mod node;

@@ -28,7 +28,6 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
-    #[inline(never)]
     pub(super) const fn asked(&self) -> bool {
         self.asked
     }

@@ -1,0 +1,94 @@
+//! What our agent costs the guest: bytes on the disk, memory, system calls. It is for guests in which everything else
+//! fails, and each of these is something that can.
+
+use std::fs;
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+
+use fencewire_tests::fence_virtd::FenceVirtd;
+use fencewire_tests::fence_virtd_tcp::FenceVirtdTcp;
+use fencewire_tests::libvirt_file::Guest;
+use fencewire_tests::process::{DEADLINE, Process, ours, program, run, wait_until};
+
+/// Six pages of 4 KiB.
+const SIZE: u64 = 24_576;
+
+/// Kilobytes that are resident at most, its own code included.
+const RESIDENT: u32 = 64;
+
+/// From exec to exit, of a status by a unix socket, exec included: 15, and 3 for an answer that comes in two pieces.
+const CALLS_BY_SOCKET: usize = 18;
+
+/// The same by TCP: 26, and 6 for pieces. The key is opened, read, read to its end and closed; random bytes are asked for
+/// twice; and there is a proof to be read and one to be written, each with a wait and a look at the clock.
+const CALLS_BY_TCP: usize = 32;
+
+const STATUS: [&str; 4] = ["-o", "status", "-n", "vm2"];
+
+#[test]
+fn bytes_on_the_disk() {
+    let size = fs::metadata(ours("fence_wire")).expect("our agent").len();
+    assert!(size <= SIZE, "{size} bytes");
+}
+
+/// The most that was resident at any time before now.
+#[track_caller]
+fn resident(process: &Process) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("a running process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of kilobytes")
+}
+
+#[test]
+fn memory_while_it_waits_for_an_answer() {
+    let folder = tempfile::tempdir().expect("a private folder");
+    let (socket, key) = (folder.path().join("socket"), folder.path().join("key"));
+    fs::write(&key, [7; 4096]).expect("a key file");
+    let unix = UnixListener::bind(&socket).expect("a socket");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port on the loopback interface");
+    let port = tcp.local_addr().expect("its address").port().to_string();
+
+    let mut agent = Command::new(ours("fence_wire"));
+    let process = Process::start(agent.arg("-D").arg(&socket).args(STATUS));
+    let (mut stream, _) = unix.accept().expect("the agent's connection");
+    stream.read_exact(&mut [0; 74]).expect("its request");
+    let by_socket = resident(&process);
+
+    let lines = format!("ipaddr=127.0.0.1\nipport={port}\nkey_file={}\naction=status\nplug=vm2\n", key.display());
+    let process = Process::start_with_input(&mut Command::new(ours("fence_wire")), lines.as_bytes());
+    let (mut stream, _) = tcp.accept().expect("the agent's connection");
+    stream.read_exact(&mut [0; 176 + 64]).expect("its request and its challenge");
+    let by_tcp = resident(&process);
+
+    assert!(by_socket <= RESIDENT && by_tcp <= RESIDENT, "{by_socket} kB by a socket, {by_tcp} kB by TCP");
+}
+
+/// How many system calls a run makes.
+#[track_caller]
+fn calls(log: &Path, agent: &mut Command) -> usize {
+    let mut traced = Command::new(program("strace"));
+    traced.args(["-qq", "-o"]).arg(log).arg(agent.get_program()).args(agent.get_args());
+    let done = run(&mut traced, DEADLINE);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "Status: ON\n"), "{}", done.stderr);
+    let listed = wait_until(DEADLINE, "strace's list", || fs::read_to_string(log).ok());
+    listed.lines().count()
+}
+
+#[test]
+fn system_calls() {
+    let folder = tempfile::tempdir().expect("a private folder");
+    let log = folder.path().join("calls");
+    let guests = || ["vm1", "vm2"].map(Guest::new);
+
+    let mut daemon = FenceVirtd::start(guests());
+    let socket = daemon.socket_path("vm1").to_owned();
+    let by_socket = calls(&log, Command::new(ours("fence_wire")).arg("-D").arg(socket).args(STATUS));
+
+    let daemon = FenceVirtdTcp::start(guests());
+    let by_tcp = calls(&log, Command::new(ours("fence_wire")).args(daemon.options()).args(STATUS));
+
+    assert!(by_socket <= CALLS_BY_SOCKET && by_tcp <= CALLS_BY_TCP, "{by_socket} by a socket, {by_tcp} by TCP");
+}
