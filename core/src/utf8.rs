@@ -2,6 +2,7 @@
 //! large, which the guest agent would feel.
 
 /// The character that `text` begins with, and what follows it; none where that is not UTF-8.
+#[inline(never)]
 pub(crate) fn first_character(text: &[u8]) -> Option<(char, &[u8])> {
     let (&lead, mut rest) = text.split_first()?;
     let length = match lead.leading_ones() {

@@ -19,7 +19,7 @@
 //! | `text` | text in and out, in fixed buffers |
 //! | `system` | what the agent needs of the system |
 //!
-//! The program is to have 20 KiB at most. Where `#[inline(never)]` stands it was measured: the copies that the compiler
+//! The program is to have 24 KiB at most. Where `#[inline(never)]` stands it was measured: the copies that the compiler
 //! would make for the callers take more than the calls.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]

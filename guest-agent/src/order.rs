@@ -3,7 +3,7 @@
 
 use crate::options::{Given, Key, Source};
 use crate::system::{LineParams, Parity};
-use crate::tcp::{Tcp, hash};
+use crate::tcp::{Tcp, set_hash};
 use crate::text::cut;
 use crate::texts::Text;
 use crate::trouble::Trouble;
@@ -75,6 +75,7 @@ impl Job {
     }
 
     /// Whether it is about one guest.
+    #[inline(never)]
     const fn has_guest(self) -> bool {
         matches!(self, Job::Power(_) | Job::Status)
     }
@@ -152,8 +153,8 @@ impl<'a> Order<'a> {
                     self.tcp.key_file = value;
                     true
                 }
-                Key::Hash => hash(value).map(|hash| self.tcp.hash = hash).is_some(),
-                Key::Auth => hash(value).map(|hash| self.tcp.auth = hash).is_some(),
+                Key::Hash => set_hash(&mut self.tcp.hash, value),
+                Key::Auth => set_hash(&mut self.tcp.auth, value),
                 // `use_uuid=0` asks for nothing.
                 Key::UseUuid if !is_yes(value) => true,
                 Key::UseUuid | Key::MulticastAddress | Key::IpFamily | Key::Interface | Key::Retransmit => {
@@ -421,6 +422,9 @@ mod tests {
             ("vsock=2", "serial_device"),
             ("vsock=2\nserial_device=/dev/x", "serial_device and vsock"),
             ("vsock=2\nipaddr=::1", "ipaddr and vsock"),
+            ("ipaddr=::1\nserial_device=/dev/x", "serial_device and ipaddr"),
+            ("ipaddr=::1\nchannel_address=10.0.2.179", "channel_address and ipaddr"),
+            ("ipaddr=localhost", "no name: there is no resolver here"),
             ("wire=native", "native is not in this version"),
             ("wire=morse", "'morse'"),
         ] {

@@ -82,8 +82,11 @@ pub(crate) struct Bridge {
     pub(crate) peer: Option<Peer>,
 }
 
-/// Given all that came to it, all that it has said by then, and whether it is still there.
-pub(crate) struct Peer(pub(crate) Box<dyn Fn(&[u8]) -> (Vec<u8>, Stays)>);
+/// Who speaks at the other end of a network.
+pub(crate) struct Peer(pub(crate) Box<Script>);
+
+/// Given all that came, all that was said by then, and what happens next.
+pub(crate) type Script = dyn Fn(&[u8]) -> (Vec<u8>, Stays);
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -274,8 +274,8 @@ impl System for Linux {
         self.channel.set(Fd::open(path, O_RDWR)?);
         Ok(())
     }
-    #[inline(never)]
 
+    #[inline(never)]
     fn connect(&self, family: Family, bytes: &[u8]) -> Result<(), Errno> {
         const SOCK_STREAM: usize = 1;
         const INPROGRESS: Errno = Errno(115);

@@ -88,18 +88,19 @@ fn absorb(file: &[u8]) -> Result<Key, Errno> {
     })
 }
 
-/// Which hash that is; within, none: `none`.
+/// Makes `hash` what the word says; `none` is none. False: it says none of these, and nothing changes.
 #[inline(never)]
-pub(crate) fn hash(word: &[u8]) -> Option<Option<Hash>> {
-    Some(if Text::Sha256.is(word) {
+pub(crate) fn set_hash(hash: &mut Option<Hash>, word: &[u8]) -> bool {
+    *hash = if Text::Sha256.is(word) {
         Some(Hash::Sha256)
     } else if Text::Sha512.is(word) {
         Some(Hash::Sha512)
     } else if Text::None.is(word) {
         None
     } else {
-        return None;
-    })
+        return false;
+    };
+    true
 }
 
 #[inline(never)]
@@ -245,11 +246,15 @@ mod tests {
 
     #[test]
     fn hashes_in_any_case() {
-        assert_eq!(hash(b"sha256"), Some(Some(Hash::Sha256)));
-        assert_eq!(hash(b"SHA512"), Some(Some(Hash::Sha512)));
-        assert_eq!(hash(b"None"), Some(None));
+        let said = |word: &[u8]| {
+            let mut hash = Some(Hash::Sha256);
+            set_hash(&mut hash, word).then_some(hash)
+        };
+        assert_eq!(said(b"sha256"), Some(Some(Hash::Sha256)));
+        assert_eq!(said(b"SHA512"), Some(Some(Hash::Sha512)));
+        assert_eq!(said(b"None"), Some(None));
         for none in [&b""[..], b"sha1", b"sha", b"sha2566", b"2"] {
-            assert_eq!(hash(none), None);
+            assert_eq!(said(none), None);
         }
     }
 }

@@ -45,6 +45,7 @@ struct Buffer {
 }
 
 impl Buffer {
+    #[inline(never)]
     const fn new() -> Buffer {
         Buffer { bytes: heapless::Vec::new(), cut_off: false }
     }

@@ -190,6 +190,7 @@ impl ClassicClient {
     }
 
     /// When the request is to be sent once more: only while no reply has begun.
+    #[inline(never)]
     fn repeat_at(&self) -> Option<Millis> {
         match (&self.wire, self.state) {
             (Wire::Serial(repeats), State::Magic | State::Code) => repeats.next(),
