@@ -4,6 +4,7 @@
 //! packets) and `client/native.rs`.
 
 mod classic;
+#[cfg(feature = "native-client")]
 mod native;
 mod packet;
 mod serial;
@@ -12,9 +13,13 @@ use crate::Endpoint;
 use crate::classic::key::{Hash, Key};
 use crate::classic::packet::Fresh;
 use crate::classic::serial::Entry;
+#[cfg(feature = "native-client")]
 use crate::native::keys::Keys;
-use crate::words::{Ask, BadName, Entropy, Failure, Incarnation, Millis, Power};
+#[cfg(feature = "native-client")]
+use crate::words::Incarnation;
+use crate::words::{Ask, BadName, Entropy, Failure, Millis, Power};
 use classic::ClassicClient;
+#[cfg(feature = "native-client")]
 use native::NativeClient;
 
 /// Which wire to speak.
@@ -33,6 +38,7 @@ pub enum Speak<'a> {
         signing: Signing<'a>,
     },
     /// Our own, on anything that carries bytes.
+    #[cfg(feature = "native-client")]
     Native {
         /// The guest's.
         keys: &'a Keys,
@@ -102,9 +108,13 @@ pub struct Client {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one, and no allocator to box it with")]
+#[cfg_attr(
+    feature = "native-client",
+    expect(clippy::large_enum_variant, reason = "there is one, and no allocator to box it with")
+)]
 enum Wire {
     Classic(ClassicClient),
+    #[cfg(feature = "native-client")]
     Native(NativeClient),
 }
 
@@ -113,12 +123,14 @@ macro_rules! on_wire {
     ($client:expr, $end:ident => $call:expr) => {
         match &$client.wire {
             Wire::Classic($end) => $call,
+            #[cfg(feature = "native-client")]
             Wire::Native($end) => $call,
         }
     };
     (mut $client:expr, $end:ident => $call:expr) => {
         match &mut $client.wire {
             Wire::Classic($end) => $call,
+            #[cfg(feature = "native-client")]
             Wire::Native($end) => $call,
         }
     };
@@ -128,6 +140,7 @@ impl Client {
     /// For one request, to be answered before `deadline`.
     pub fn new(speak: Speak<'_>, ask: &Ask, deadline: Millis) -> Result<Client, Unspeakable> {
         let wire = match speak {
+            #[cfg(feature = "native-client")]
             Speak::Native { keys, id, guard } => Wire::Native(NativeClient::new(keys, ask, id, guard, deadline)),
             Speak::ClassicSerial { seqno } => {
                 Wire::Classic(ClassicClient::serial(ask, seqno, deadline).map_err(Unspeakable::Name)?)

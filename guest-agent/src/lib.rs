@@ -34,6 +34,7 @@ mod order;
 mod pack;
 mod packed;
 mod run;
+mod secret;
 #[cfg(test)]
 mod stand_in;
 mod system;

@@ -57,6 +57,19 @@ pub(crate) struct Order<'a> {
     pub(crate) debug: bool,
     /// Something was given of what proves who asks, and this way proves nothing.
     pub(crate) has_idle: bool,
+    pub(crate) wire: Wire,
+    /// A key that was named, where that need not be one for TCP.
+    pub(crate) secret: Option<&'a [u8]>,
+}
+
+/// Which wire to speak, where the way leaves a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// Native with a native key, else classic.
+    Auto,
+    /// Native, with or without a key.
+    Native,
+    Classic,
 }
 
 /// fence_virt's. Pacemaker's own for a fencing is 60 s.
@@ -99,6 +112,8 @@ impl<'a> Order<'a> {
         delay: Millis(0),
         debug: false,
         has_idle: false,
+        wire: Wire::Auto,
+        secret: None,
     };
 
     /// Checks what was given.
@@ -143,9 +158,13 @@ impl<'a> Order<'a> {
                     self.debug = is_yes(value);
                     true
                 }
-                Key::Wire => Text::Auto.is(value) || Text::Classic.is(value),
+                Key::Wire => self.set_wire(value),
                 Key::IpPort => number(value, 1, 65_535).map(|port| self.tcp.port = port as u16).is_some(),
-                Key::Secret | Key::Hash | Key::Auth if !self.by_tcp => {
+                Key::Secret if !self.by_tcp => {
+                    self.secret = Some(value);
+                    true
+                }
+                Key::Hash | Key::Auth if !self.by_tcp => {
                     self.has_idle = true;
                     true
                 }
@@ -187,6 +206,20 @@ impl<'a> Order<'a> {
             return Err(Trouble::about(sentence, b""));
         }
         Ok(())
+    }
+
+    /// By TCP the bridge answers fence-virt's wire alone.
+    fn set_wire(&mut self, word: &[u8]) -> bool {
+        self.wire = if cfg!(feature = "native") && Text::Native.is(word) && !self.by_tcp {
+            Wire::Native
+        } else if Text::Classic.is(word) {
+            Wire::Classic
+        } else if Text::Auto.is(word) {
+            Wire::Auto
+        } else {
+            return false;
+        };
+        true
     }
 
     /// What to ask the bridge.
@@ -425,7 +458,7 @@ mod tests {
             ("ipaddr=::1\nserial_device=/dev/x", "serial_device and ipaddr"),
             ("ipaddr=::1\nchannel_address=10.0.2.179", "channel_address and ipaddr"),
             ("ipaddr=localhost", "no name: there is no resolver here"),
-            ("wire=native", "native is not in this version"),
+            ("wire=native\nipaddr=::1", "not by TCP"),
             ("wire=morse", "'morse'"),
         ] {
             for action in ["reboot", "monitor", "validate-all"] {
@@ -437,6 +470,7 @@ mod tests {
             "vsock=",
             "ipaddr=",
             "wire=auto",
+            "wire=native",
             "wire=Classic",
             "auth=none\nhash=sha1\nkey_file=/x\nipport=1229",
         ] {

@@ -7,6 +7,7 @@ use crate::list::write_line;
 use crate::metadata::{write_help, write_metadata, write_version};
 use crate::options::{Given, INPUT_MAX, read_input};
 use crate::order::{Job, Order};
+use crate::secret::{Keys, native_keys, speak_native};
 use crate::system::{Errno, Exit, Path, System};
 use crate::text::{Facts, Output, say, texts};
 use crate::texts::Text;
@@ -69,7 +70,10 @@ fn exchange<S: System>(system: &S, order: &Order<'_>) -> Result<Exit, Told> {
     let mut path = Path::new();
     let way = find(system, order, &mut path)?;
     let mut entropy = Entropy([0; ENTROPY_LEN]);
-    let mut client = client(system, order, &mut entropy, deadline).map_err(|trouble| trouble.tell(system))?;
+    let keys = native_keys(system, order)
+        .map_err(|errno| Trouble::key(order.secret.unwrap_or_default(), errno).tell(system))?;
+    let mut client =
+        client(system, order, keys.as_ref(), &mut entropy, deadline).map_err(|trouble| trouble.tell(system))?;
     if order.job == Job::Validate {
         return Ok(Exit::Done);
     }
@@ -79,10 +83,11 @@ fn exchange<S: System>(system: &S, order: &Order<'_>) -> Result<Exit, Told> {
     }
     let mut channel = Channel::new(system, begin, deadline);
     channel
-        .open(&path, way, order)
+        .open(&path, way, order, keys.is_some())
         .map_err(|errno| Trouble::channel(path.as_bytes(), errno, order.by_tcp).tell(system))?;
     if order.debug {
-        let idle = if order.has_idle { Text::NoEffect } else { Text::Nothing };
+        let has_idle = order.has_idle || (order.secret.is_some() && keys.is_none());
+        let idle = if has_idle { Text::NoEffect } else { Text::Nothing };
         let facts =
             Facts { b: path.as_bytes(), texts: texts(idle, Text::Nothing), number: channel.dropped(), ..Facts::NONE };
         say(system, Text::Asking, &facts);
@@ -100,6 +105,7 @@ fn exchange<S: System>(system: &S, order: &Order<'_>) -> Result<Exit, Told> {
 fn client<'a, S: System>(
     system: &S,
     order: &Order<'a>,
+    keys: Option<&Keys>,
     entropy: &mut Entropy,
     deadline: Millis,
 ) -> Result<Client, Trouble<'a>> {
@@ -107,7 +113,9 @@ fn client<'a, S: System>(
     let seqno = system.random() | 1;
     let mut speak = Speak::ClassicSerial { seqno };
     let key;
-    if order.by_tcp {
+    if let Some(keys) = keys {
+        speak = speak_native(system, keys, entropy).ok_or(Trouble::about(Text::NoEntropy, b""))?;
+    } else if order.by_tcp {
         let mut fresh = Fresh { random: [0; 6], seqno };
         if !(system.entropy(&mut entropy.0) && system.entropy(&mut fresh.random)) {
             return Err(Trouble::about(Text::NoEntropy, b""));

@@ -221,6 +221,8 @@ impl Errno {
     pub const PIPE: Errno = Errno(32);
     /// No path: too long, or none at all.
     pub const NAMETOOLONG: Errno = Errno(36);
+    /// Not what it should be.
+    pub const INVAL: Errno = Errno(22);
     /// There is nothing in it.
     pub const NODATA: Errno = Errno(61);
     /// The other end ended it by force.

@@ -35,6 +35,7 @@ texts! {
 
     // Values of options, and the words for a state.
     Auto = "auto"
+    Native = "native"
     Classic = "classic"
     Sha256 = "sha256"
     Sha512 = "sha512"
@@ -98,7 +99,7 @@ texts! {
     GiveTimeout = "1 to 3600 seconds"
     GiveDelay = "0 to 3600 seconds"
     GivePort = "1 to 65535"
-    GiveWire = "auto or classic (native is not in this version)"
+    GiveWire = "auto or classic (or native, where it is built in and not by TCP)"
     GiveAddress = "an IPv4 or IPv6 address (no name: there is no resolver here, and fencing must not wait for DNS)"
     GiveHash = "sha256 or sha512 (sha1 can be forged), or none for both hash and auth"
     Unserved = "%2 is not served: %1"
@@ -155,7 +156,7 @@ texts! {
 
     // What is said without being wrong.
     Asking = "asking through %B after dropping %n bytes%1"
-    NoEffect = "; key_file, auth and hash have no effect"
+    NoEffect = "; key_file, auth or hash has no effect"
     LeftOut = "guest %A is left out: it has no UUID, and such a name cannot be listed"
 
     // Help and metadata, of each option.
@@ -166,10 +167,10 @@ texts! {
     AboutLineParams = "For a serial port (default: 115200,8N1)"
     AboutTimeout = "Seconds for an answer (default: 30, or 15 where nothing is switched)"
     AboutDelay = "Seconds to wait before anything is switched"
-    AboutWire = "auto (default) or classic (as fence_virt)"
+    AboutWire = "auto (default) or classic (as fence_virt); native where it is built in"
     AboutIpAddress = "IP address of the bridge, for TCP"
     AboutIpPort = "For TCP (default: 1229)"
-    AboutKeyFile = "For TCP (default: /etc/cluster/fence_xvm.key)"
+    AboutKeyFile = "For TCP (default: /etc/cluster/fence_xvm.key), or a native key"
     AboutHash = "For TCP: sha256 (default), sha512 or none, for the request"
     AboutAuth = "For TCP: sha256 (default), sha512 or none, for the challenges"
     AboutDebug = "Say what happens"

@@ -117,6 +117,7 @@ pub struct Entry {
 
 impl Entry {
     /// For what another wire says of a guest.
+    #[cfg(feature = "native-client")]
     pub(crate) fn of(listed: &ListEntry<'_>) -> Entry {
         let bytes = encode_entry(listed);
         let length = bytes.iter().take(NAME_FIELD - 1).take_while(|&&byte| byte != 0).count();
