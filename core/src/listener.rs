@@ -106,6 +106,8 @@ pub enum Refusal {
     TooSlow,
     /// A whole frame of our own wire that proves nothing here: of another key or session, or a recording.
     NotProved,
+    /// The beginning of a frame of fence-virt's wire where only our own is answered.
+    OtherWire,
     /// A hello of somebody who has the key and speaks only these versions of our wire.
     Version {
         /// The oldest.

@@ -342,7 +342,11 @@ impl NativeListener {
     }
 
     fn malformed(&mut self, why: Malformed) {
-        let _ = self.refusals.push_back(Refusal::Malformed(why));
+        self.refuse(Refusal::Malformed(why));
+    }
+
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        let _ = self.refusals.push_back(refusal);
     }
 
     fn drop_current(&mut self) {

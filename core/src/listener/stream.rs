@@ -6,8 +6,9 @@
 
 use super::native::NativeListener;
 use super::serial::SerialListener;
-use super::{Accept, Event, NotNow, RequestId};
+use super::{Accept, Event, NotNow, Refusal, RequestId};
 use crate::Endpoint;
+use crate::classic::serial::MAGIC;
 use crate::words::{Answer, Details, Entropy, Millis};
 
 /// See [`super::Listener`].
@@ -15,6 +16,23 @@ use crate::words::{Answer, Details, Entropy, Millis};
 pub(super) struct StreamListener {
     classic: Option<SerialListener>,
     native: Option<NativeListener>,
+    watch: Watch,
+}
+
+/// Looks for fence-virt's frames where they are not answered, so that somebody can be told.
+#[derive(Debug, Default)]
+struct Watch {
+    last: u32,
+    seen: bool,
+}
+
+impl Watch {
+    /// Takes the next byte. Says whether it is a zero after a magic: in every frame of theirs there is one.
+    fn push(&mut self, byte: u8) -> bool {
+        self.last = (self.last << 8) | u32::from(byte);
+        self.seen |= self.last == u32::from_be_bytes(MAGIC);
+        byte == 0 && core::mem::take(&mut self.seen)
+    }
 }
 
 impl StreamListener {
@@ -22,6 +40,7 @@ impl StreamListener {
         StreamListener {
             classic: accept.classic.then(|| SerialListener::new(accept.settle, accept.time_to_act)),
             native: accept.native.map(NativeListener::new),
+            watch: Watch::default(),
         }
     }
 
@@ -90,7 +109,20 @@ impl Endpoint for StreamListener {
         match (&mut self.classic, &mut self.native) {
             (None, None) => bytes.len(),
             (Some(classic), None) => classic.receive(bytes, now),
-            (None, Some(native)) => native.receive(bytes, now),
+            (None, Some(_)) => {
+                for (at, byte) in bytes.iter().enumerate() {
+                    if self.must_be_polled() {
+                        return at;
+                    }
+                    let Some(native) = &mut self.native else { break };
+                    let is_good = native.push(*byte, now);
+                    // Ours may have a name in them with the magic in it.
+                    if self.watch.push(*byte) && !is_good {
+                        native.refuse(Refusal::OtherWire);
+                    }
+                }
+                bytes.len()
+            }
             (Some(classic), Some(_)) => {
                 // A frame whose time is up is dropped before the next byte, and that is to be polled first.
                 let _ = classic.receive(&[], now);

@@ -149,3 +149,17 @@ fn a_guard_comes_along() {
     let mut pair = Pair::guarded(&off("vm1"), &keys(1), keys(1), Some(run));
     assert_eq!(pair.asked().1.guard(), Some(run));
 }
+
+/// Somebody should learn why an agent of the other wire hears nothing. Bytes of ours that look like its magic are no reason.
+#[test]
+fn a_frame_of_the_other_wire_is_spoken_of_where_it_is_not_answered() {
+    let mut pair = Pair::new(&off("61626261-6162-6261-6162-626161626261"));
+    let (id, request) = pair.asked();
+    pair.answer(id, done(&request));
+    assert_eq!((&pair.events[..], &pair.replies[..]), (&[][..], &[Reply::Done][..]));
+    let theirs = fencewire_core::classic::serial::encode_request(&status("vm2"), 7).expect("can be said");
+    pair.hear(&theirs);
+    pair.hear(&theirs);
+    assert_eq!(pair.events, [Event::Refused(Refusal::OtherWire), Event::Refused(Refusal::OtherWire)]);
+    assert!(pair.listener.transmit().is_empty());
+}

@@ -24,6 +24,10 @@ impl Bridge {
                 let why = "its sender has another key or session, or sends a recording";
                 tracing::warn!(channel, guest, why, "a frame that proves nothing");
             }
+            Refusal::OtherWire => {
+                let why = "the guest was enrolled, and is answered with its key only: give its agent the key file";
+                tracing::warn!(channel, guest, why, "a frame of fence-virt's wire");
+            }
             Refusal::Version { min, max } => {
                 tracing::warn!(channel, guest, min, max, "an agent that speaks other versions of our wire: update it");
             }
