@@ -13,7 +13,7 @@ use fencewire_core::Uuid;
 use fencewire_core::native::keys::{FILE_LEN, Keys, write_file};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -129,7 +129,8 @@ impl Enrolled {
         last.checked_add(1).ok_or_else(|| format!("{guest} has had every key there is: make another master key"))
     }
 
-    /// Whole or not at all: a guest without its line would be one that was never enrolled.
+    /// Whole or not at all: a guest without its line would be one that was never enrolled. Nothing in it is secret, and the
+    /// daemon need not run as the user who enrols: everybody may read it.
     fn save(&self) -> Result<(), String> {
         let path = guests_path(&self.path);
         let mut text = String::new();
@@ -139,16 +140,28 @@ impl Enrolled {
         let new = path.with_extension("guests.new");
         let _ = fs::remove_file(&new);
         write_new(&new, text.as_bytes())
+            .and_then(|()| fs::set_permissions(&new, Permissions::from_mode(0o644)))
             .and_then(|()| fs::rename(&new, &path))
             .map_err(|why| format!("{} cannot be written ({why})", path.display()))
     }
 }
 
-/// Writes a file that only its owner reads, where there is none, and waits for the disk.
-pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+/// A new file that only its owner reads.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Writes all of such a file and waits for the disk, or removes it.
+pub fn fill(mut file: File, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    written
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fill(create_new(path)?, path, bytes)
 }
 
 fn guests_path(master: &Path) -> PathBuf {

@@ -12,7 +12,7 @@ use fencewire_core::Uuid;
 use fencewired::bridge::{Bridge, Handle};
 use fencewired::channels::ChannelSpec;
 use fencewired::config::{self, Config, Findings, HypervisorConfig};
-use fencewired::enrolled::{Enrolled, write_new};
+use fencewired::enrolled::{Enrolled, create_new, fill};
 use fencewired::guests::Member;
 use fencewired::notify::Notifier;
 use fencewired::power::hypervisor::{Guest, HypervisorError, Source};
@@ -22,6 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -205,13 +206,22 @@ fn keygen(file: &Path) -> Result<(), String> {
 fn enroll(file: &Path, guest: &Member, out: Option<&Path>) -> Result<(), String> {
     let (guest, mut enrolled) = enrolled(file, guest)?;
     let said = |why: String| format!("fencewired: {why}\n");
-    if let Some(out) = out.filter(|out| out.exists()) {
-        return Err(said(format!("{} is there already: name a new file with --out", out.display())));
-    }
-    let key = enrolled.enroll(guest).map_err(said)?;
-    match out {
-        Some(out) => {
-            let written = write_new(out, &*key);
+    // The file first: where there is none to be had, the guest's key stays what it is.
+    let file = out.map(create_new).transpose().map_err(|why| {
+        let out = out.unwrap_or(Path::new("")).display();
+        said(match why.kind() {
+            io::ErrorKind::AlreadyExists => format!("{out} is there already: name a new file with --out"),
+            _ => format!("{out} cannot be written ({why}): nothing was changed; name another file with --out"),
+        })
+    })?;
+    let key = enrolled.enroll(guest).map_err(|why| {
+        // Nothing is in it yet.
+        let _ = out.map(fs::remove_file);
+        said(why)
+    })?;
+    match out.zip(file) {
+        Some((out, file)) => {
+            let written = fill(file, out, &*key);
             written.map_err(|why| said(format!("{} cannot be written ({why}): enroll again", out.display())))?;
             eprintln!(
                 "{guest}: its key is in {}. Copy it into the guest, reload fencewired, remove the file",
