@@ -11,6 +11,7 @@ off; with 1 when it is not done, cannot be told, or there was no answer.
 """
 
 import argparse
+import collections
 import hashlib
 import hmac
 import json
@@ -29,17 +30,10 @@ TAG = 16
 ACTIONS = ["off", "reboot", "on", "status", "monitor", "list"]
 RUNS = ["on", "off", "unknown"]
 RESULTS = ["off", "rebooted", "off, and not started again", "on", "failed"]
-REASONS = [
-    "no such guest", "the hypervisor does not say", "may have happened, or may still happen", "time was up",
-    "the asker is being fenced, or is off", "migrating or migrated", "could not be started", "busy",
-    "could not be written down first", "replaced", "on more than one hypervisor", "forbidden meanwhile",
-]
+REASONS = ["no such guest", "the hypervisor does not say", "may have happened, or may still happen", "time was up",
+           "the asker is being fenced, or is off", "migrating or migrated", "could not be started", "busy",
+           "could not be written down first", "replaced", "on more than one hypervisor", "forbidden meanwhile"]
 FIRST_AGAIN, AGAIN, LOST = 0.3, 1.0, 3.0
-
-
-class Malformed(Exception):
-    """Bytes that are not what the document says."""
-
 
 # Frames.
 
@@ -48,42 +42,37 @@ def frame(payload):
     runs = payload.split(b"\0")
     return b"\0" + b"".join(bytes([len(run) + 1]) + run for run in runs) + b"\0"
 
-
 def unframe(body):
     """The payload of what stands between two zeros."""
     runs, at = [], 0
     while at < len(body):
         end = at + body[at]
         if end > len(body) or body[at] == 0xFF:
-            raise Malformed("runs that do not fill the frame")
-        runs.append(body[at + 1:end])
+            raise ValueError("runs that do not fill the frame")
+        runs.append(bytes(body[at + 1:end]))
         at = end
     payload = b"\0".join(runs)
     if not 1 <= len(payload) <= LONGEST:
-        raise Malformed("a payload of %d bytes" % len(payload))
+        raise ValueError("a payload of %d bytes" % len(payload))
     return payload
-
 
 class Deframer:
     """Cuts bytes, as they come, into payloads."""
 
     def __init__(self):
-        self.begun, self.body = False, b""
+        self.body = None  # Before the first zero nothing is a frame.
 
     def feed(self, data):
         for byte in data:
-            if byte:
-                # One more than can be good is kept, so that it is known to be too long.
-                if self.begun and len(self.body) <= LONGEST + 1:
-                    self.body += bytes([byte])
-                continue
-            body, self.begun, self.body = self.body, True, b""
-            if body:
+            if byte and self.body is not None and len(self.body) <= LONGEST + 1:
+                self.body.append(byte)
+            elif not byte:
+                body, self.body = self.body, bytearray()
                 try:
-                    yield unframe(body)
-                except Malformed:
+                    if body:
+                        yield unframe(body)
+                except ValueError:
                     pass
-
 
 # Bodies.
 
@@ -95,10 +84,8 @@ def varint(value):
     out.append(value)
     return bytes(out)
 
-
 def option(value):
     return b"\0" if value is None else b"\1" + value
-
 
 class Reader:
     """Takes a body apart, from its beginning."""
@@ -108,7 +95,7 @@ class Reader:
 
     def take(self, count):
         if count > len(self.data):
-            raise Malformed("it ends too early")
+            raise ValueError("it ends too early")
         taken, self.data = self.data[:count], self.data[count:]
         return taken
 
@@ -122,14 +109,14 @@ class Reader:
             value |= (byte & 0x7F) << shift
             shift += 7
             if value >> bits:
-                raise Malformed("a number that is too large")
+                raise ValueError("a number that is too large")
             if byte < 0x80:
                 return value
 
     def one_of(self, words):
         number = self.varint(32)
         if number >= len(words):
-            raise Malformed("variant %d is not known" % number)
+            raise ValueError("variant %d is not known" % number)
         return words[number]
 
     def boolean(self):
@@ -141,17 +128,10 @@ class Reader:
     def array(self):
         return self.take(16).hex()
 
-    def end(self):
-        if self.data:
-            raise Malformed("%d bytes too many" % len(self.data))
-
-
 def what(action, target, incarnation, after):
     body = varint(ACTIONS.index(action))
-    if action == "list":
-        return body + option(after)
-    if action == "monitor":
-        return body
+    if target is None:
+        return body + (option(after) if action == "list" else b"")
     try:
         whom = b"\1" + uuid.UUID(target).bytes
     except ValueError:
@@ -159,7 +139,6 @@ def what(action, target, incarnation, after):
         whom = b"\0" + varint(len(name)) + name
     guarded = action in ("off", "reboot")
     return body + whom + (option(incarnation) if guarded else b"")
-
 
 def said(body):
     """A Reply's Said and its entries."""
@@ -182,47 +161,33 @@ def said(body):
             reply["guests"].append(guest)
     elif kind == "failed":
         reply["reason"] = body.one_of(REASONS)
-    body.end()
     return reply
-
 
 # Keys and tags.
 
 def mac(key, data):
     return hmac.new(key, data, hashlib.sha256).digest()
 
-
 def tag(key, data):
     return mac(key, data)[:TAG]
-
 
 def hkdf(master, info):
     """HKDF-SHA256 for 32 bytes of output: one block."""
     return mac(mac(b"fencewire", master), info + b"\1")
 
+Keys = collections.namedtuple("Keys", "guest generation ours theirs")
 
-class Keys:
-    def __init__(self, guest, generation, ours, theirs):
-        self.guest, self.generation, self.ours, self.theirs = guest, generation, ours, theirs
+def keyless():
+    master, guest, generation = b"fencewire without a key", bytes(16), 0
+    info = guest + generation.to_bytes(4, "little")
+    return Keys(guest, generation, hkdf(master, info + b">"), hkdf(master, info + b"<"))
 
-    @classmethod
-    def derived(cls, master, guest, generation):
-        info = guest + generation.to_bytes(4, "little")
-        return cls(guest, generation, hkdf(master, info + b">"), hkdf(master, info + b"<"))
-
-    @classmethod
-    def keyless(cls):
-        return cls.derived(b"fencewire without a key", bytes(16), 0)
-
-    @classmethod
-    def read(cls, path):
-        with open(path, encoding="ascii") as file:
-            lines = file.read().splitlines()
-        if len(lines) != 5 or lines[0] != "fencewire-key-1":
-            raise SystemExit("%s: is not a key file of fencewire" % path)
-        guest, ours, theirs = uuid.UUID(lines[1]).bytes, bytes.fromhex(lines[3]), bytes.fromhex(lines[4])
-        return cls(guest, int(lines[2], 16), ours, theirs)
-
+def read_keys(path):
+    with open(path, encoding="ascii") as file:
+        lines = file.read().splitlines()
+    if len(lines) != 5 or lines[0] != "fencewire-key-1":
+        raise SystemExit("%s: is not a key file of fencewire" % path)
+    return Keys(uuid.UUID(lines[1]).bytes, int(lines[2], 16), bytes.fromhex(lines[3]), bytes.fromhex(lines[4]))
 
 class Session:
     """What a hello and its welcome make."""
@@ -231,12 +196,12 @@ class Session:
         body = Reader(payload[1:-TAG])
         _, _, version = body.u8(), body.u8(), body.u8()
         self.instance, self.stamp = body.varint(64), body.varint(64)
-        body.take(16)
-        body.end()
+        if len(body.data) != 16:
+            raise ValueError("a welcome of another length")
         if not hmac.compare_digest(payload[-TAG:], tag(keys.theirs, hello + payload[:-TAG])):
-            raise Malformed("a welcome with a wrong tag")
+            raise ValueError("a welcome with a wrong tag")
         if version != VERSION:
-            raise Malformed("version %d" % version)
+            raise ValueError("version %d" % version)
         transcript = hashlib.sha256(hello + payload).digest()
         self.name = transcript[:4]
         self.ours = mac(keys.ours, b"fencewire session" + transcript)
@@ -251,21 +216,20 @@ class Session:
     def reply(self, payload):
         """The body of a good reply in this session."""
         if payload[0] != REPLY or payload[1:5] != self.name:
-            raise Malformed("no reply of this session")
+            raise ValueError("no reply of this session")
         if not hmac.compare_digest(payload[-TAG:], tag(self.theirs, payload[:-TAG])):
-            raise Malformed("a reply with a wrong tag")
+            raise ValueError("a reply with a wrong tag")
         body = Reader(payload[5:-TAG])
         counter = body.varint(32)
         if counter <= self.heard:
-            raise Malformed("a reply that came before")
+            raise ValueError("a reply that came before")
         self.heard = counter
         return body
-
 
 # The conversation.
 
 class Channel:
-    """Bytes to the host and back, across connections."""
+    """Payloads to the host and back, across connections."""
 
     def __init__(self, connect_to, listen_at):
         self.path, self.listener, self.stream = connect_to, None, None
@@ -277,36 +241,36 @@ class Channel:
     def open(self, end):
         """True when there is a connection, or one was made by then."""
         while self.stream is None and time.monotonic() < end:
+            self.deframer = Deframer()
             if self.listener:
                 if select.select([self.listener], [], [], max(0, end - time.monotonic()))[0]:
                     self.stream = self.listener.accept()[0]
-            else:
-                stream = socket.socket(socket.AF_UNIX)
-                try:
-                    stream.connect(self.path)
-                    self.stream = stream
-                except OSError:
-                    time.sleep(0.02)
+                continue
+            stream = socket.socket(socket.AF_UNIX)
+            try:
+                stream.connect(self.path)
+                self.stream = stream
+            except OSError:
+                time.sleep(0.02)
         return self.stream is not None
 
-    def send(self, data):
+    def send(self, payload):
         try:
-            self.stream.sendall(data)
+            self.stream.sendall(frame(payload))
         except OSError:
             self.stream = None
 
-    def read(self, until):
+    def payloads(self, until):
         """What comes by then; nothing, and no stream, when the other end has gone."""
         if not select.select([self.stream], [], [], max(0, until - time.monotonic()))[0]:
-            return b""
+            return []
         try:
             data = self.stream.recv(4096)
         except OSError:
             data = b""
         if not data:
             self.stream = None
-        return data
-
+        return self.deframer.feed(data)
 
 class Guest:
     def __init__(self, channel, keys, timeout, lose):
@@ -314,10 +278,6 @@ class Guest:
         self.end = time.monotonic() + timeout
         self.session, self.sessions, self.accepted, self.working = None, 0, 0, 0
         self.stamp, self.deadline = None, None
-        self.deframer = Deframer()
-
-    def payloads(self, until):
-        return self.deframer.feed(self.channel.read(until))
 
     def handshake(self):
         """A session, or none when the time is up."""
@@ -326,20 +286,18 @@ class Guest:
         hello += tag(self.keys.ours, hello)
         pause = FIRST_AGAIN
         while time.monotonic() < self.end:
-            if self.channel.stream is None:
-                if not self.channel.open(self.end):
-                    break
-                self.deframer = Deframer()
-            self.channel.send(frame(hello))
+            if not self.channel.open(self.end):
+                break
+            self.channel.send(hello)
             again = min(self.end, time.monotonic() + pause)
             pause = AGAIN
             while self.channel.stream and time.monotonic() < again:
-                for payload in self.payloads(again):
+                for payload in self.channel.payloads(again):
                     if payload[0] != WELCOME:
                         continue
                     try:
                         self.session = Session(self.keys, hello, payload)
-                    except Malformed as why:
+                    except ValueError as why:
                         print("fence_second: dropped: %s" % why, file=sys.stderr)
                         continue
                     self.sessions += 1
@@ -369,17 +327,17 @@ class Guest:
         again = heard
         while self.channel.stream and time.monotonic() < min(self.end, heard + LOST):
             if not accepted and time.monotonic() >= again:
-                self.channel.send(frame(self.session.request(request)))
+                self.channel.send(self.session.request(request))
                 again, pause = time.monotonic() + pause, AGAIN
                 continue
             until = min(self.end, heard + LOST) if accepted else min(self.end, heard + LOST, again)
-            for payload in self.payloads(until):
+            for payload in self.channel.payloads(until):
                 try:
                     body = self.session.reply(payload)
                     if body.varint(64) != number:
                         continue
                     reply = said(body)
-                except Malformed as why:
+                except ValueError as why:
                     print("fence_second: dropped: %s" % why, file=sys.stderr)
                     continue
                 heard = time.monotonic()
@@ -393,9 +351,8 @@ class Guest:
                     return reply
         return None
 
-
 def run(options):
-    keys = Keys.keyless() if options.keyless else Keys.read(options.key)
+    keys = keyless() if options.keyless else read_keys(options.key)
     guest = Guest(Channel(options.socket, options.listen), keys, options.timeout, options.lose)
     number = int(options.id, 16) if options.id else secrets.randbits(64)
     incarnation = bytes.fromhex(options.incarnation) if options.incarnation else None
@@ -413,12 +370,10 @@ def run(options):
         outcome["guests"] = guests
     return outcome
 
-
 def exit_code(outcome):
     if outcome["said"] == "status":
         return {"on": 0, "off": 2}.get(outcome["runs"], 1)
     return 0 if outcome["said"] in ("alive", "list") or outcome.get("result", "failed") != "failed" else 1
-
 
 def main():
     parser = argparse.ArgumentParser(description="the guest's end of Fencewire's native wire, for its tests")
@@ -441,7 +396,6 @@ def main():
         os.unlink(options.listen)
     print(json.dumps(outcome))
     return exit_code(outcome)
-
 
 if __name__ == "__main__":
     sys.exit(main())
