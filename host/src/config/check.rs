@@ -42,7 +42,8 @@ pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>
     let mut check = Check { lines, findings: Vec::new() };
     let hypervisors = check.hypervisors(&file.hypervisor);
     let enrolled = check.enrolled(&file.wire);
-    let is_native = file.wire.keyless || enrolled.is_some();
+    // A master key that cannot be read is an error of its own.
+    let is_native = file.wire.keyless || file.wire.master_key.is_some();
     let groups = check.groups(&file.group, file.wire.classic, is_native);
     let channels = check.channels(&file.channel, &groups);
     check.wire(&file.wire);
