@@ -180,3 +180,20 @@ fn a_reload_with_a_bad_list_of_guests_changes_nothing() {
     bed.daemon.wait_for_log("not reloaded");
     assert_eq!(vm1.ask(&["monitor"]).code, Some(0));
 }
+
+/// The list of guests stays: who was enrolled with the old one is served with a key of the new one, or not at all.
+#[test]
+fn a_new_master_key_makes_all_keys_worthless() {
+    let mut bed = Keyed::start(&["vm1", "vm2"], |setup| setup.wire("keyless = true"));
+    let old = bed.enroll("vm1", "old.key");
+    fs::remove_file(bed.folder.join("master.key")).expect("it was there");
+    assert_eq!(fencewired(&["keygen"], &bed.daemon.config()).code, Some(0));
+    bed.reload();
+    let vm1 = Second::connecting(&bed.daemon.socket_path("vm1"));
+    let monitor = [&BRIEFLY[..], &["monitor"]].concat();
+    vm1.clone().key(&old).ask(&monitor).is_nothing();
+    vm1.clone().keyless().ask(&monitor).is_nothing();
+    let new = bed.enroll("vm1", "new.key");
+    bed.reload();
+    assert_eq!(vm1.key(&new).ask(&monitor).code, Some(0));
+}
