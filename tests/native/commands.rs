@@ -24,8 +24,9 @@ impl Bed {
         fs::create_dir(bed.at("keys")).expect("a folder");
         let uri = LibvirtFile::new(bed.at("guests.xml")).guest(Guest::new("vm1").uuid(GUEST)).write();
         let (key, records) = (bed.master(), bed.at("records.jsonl"));
+        let (key, records) = (key.display(), records.display());
         let text = format!(
-            "[[hypervisor]]\nuri = {uri:?}\n[wire]\nmaster_key = {key:?}\n[records]\npath = {records:?}\n\
+            "[[hypervisor]]\nuri = {uri:?}\n[wire]\nmaster_key = \"{key}\"\n[records]\npath = \"{records}\"\n\
              [[group]]\nname = \"g\"\nmembers = [\"vm1\"]\n\
              [[channel]]\nkind = \"unix\"\npath = \"/run/none.sock\"\nguest = \"vm1\"\n"
         );

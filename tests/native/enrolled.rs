@@ -100,13 +100,11 @@ fn who_has_another_key_or_none_is_not_answered() {
     assert!(done.code == Some(0) && done.stdout.contains("worthless"), "{}{}", done.stdout, done.stderr);
     bed.reload();
 
-    // The same guest and generation, and one digit of the key is another.
-    let mut text = fs::read_to_string(&key).expect("a key file");
-    let digit = if text.ends_with("0\n") { "1\n" } else { "0\n" };
-    text.replace_range(text.len() - 2.., digit);
-    // The guest's own key is the line before the last: that is the one that proves a hello.
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.swap(3, 4);
+    // The same guest and generation, and the last digit of the guest's key is another.
+    let text = fs::read_to_string(&key).expect("a key file");
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let digit = if lines[3].pop() == Some('0') { '1' } else { '0' };
+    lines[3].push(digit);
     let wrong = bed.folder.join("wrong.key");
     fs::write(&wrong, format!("{}\n", lines.join("\n"))).expect("a file");
 

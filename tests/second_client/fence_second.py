@@ -242,14 +242,14 @@ class Channel:
         """True when there is a connection, or one was made by then."""
         while self.stream is None and time.monotonic() < end:
             self.deframer = Deframer()
-            if self.listener:
-                if select.select([self.listener], [], [], max(0, end - time.monotonic()))[0]:
-                    self.stream = self.listener.accept()[0]
-                continue
-            stream = socket.socket(socket.AF_UNIX)
             try:
-                stream.connect(self.path)
-                self.stream = stream
+                if self.listener:
+                    self.listener.settimeout(max(0.01, end - time.monotonic()))
+                    self.stream = self.listener.accept()[0]
+                else:
+                    stream = socket.socket(socket.AF_UNIX)
+                    stream.connect(self.path)
+                    self.stream = stream
             except OSError:
                 time.sleep(0.02)
         return self.stream is not None
@@ -301,17 +301,15 @@ class Guest:
                         print("fence_second: dropped: %s" % why, file=sys.stderr)
                         continue
                     self.sessions += 1
-                    self.set_deadline()
+                    self.set_deadline(self.session.stamp)
                     return True
         return False
 
-    def set_deadline(self):
+    def set_deadline(self, stamp):
         """On the host's clock, and never later than was said before on the same clock."""
-        stamp = self.session.stamp
         deadline = stamp + int(max(0, self.end - time.monotonic()) * 1000)
-        if self.stamp is not None and stamp >= self.stamp:
-            deadline = min(deadline, self.deadline)
-        self.stamp, self.deadline = stamp, deadline
+        self.deadline = min(deadline, self.deadline) if self.deadline and stamp >= self.stamp else deadline
+        self.stamp = stamp
 
     def ask(self, number, body):
         """The final reply to that request, or none when the time is up."""
