@@ -175,7 +175,8 @@ fn both_wires_at_once() {
     assert_eq!(ask(&mut vm1, STATUS, "vm2"), SUCCESS);
 }
 
-/// All that a guest ever said, said again by somebody who has recorded it, in the same connection and in a new one.
+/// All that a guest ever said, said again by somebody who has recorded it: in the same session, in the same connection
+/// after another session, and in a new one.
 #[test]
 fn a_recording_does_nothing() {
     let setup = Daemon::setup().known(["vm1", "vm2"].map(Guest::new)).wire(KEYLESS);
@@ -188,13 +189,17 @@ fn a_recording_does_nothing() {
         bytes
     });
     said.is_done("off", false);
-    ask_over(&mut vm1, None, &["on", "vm2"], identity).0.is_done("on", false);
-    for _ in 0..2 {
+    let replay = |vm1: &mut GuestChannel| {
         vm1.send(&recording);
         // The hello in it is good, and gets a welcome, whose session nobody can speak in.
         let came = vm1.read_up_to(1 << 10, Duration::from_millis(500));
-        assert!(came.len() < 80, "a welcome and nothing else: {} bytes", came.len());
-        daemon.wait_for_log("a frame that proves nothing");
+        assert!(came.len() < 60, "a welcome and nothing else: {} bytes", came.len());
+    };
+    replay(&mut vm1);
+    daemon.wait_for_log("a frame that proves nothing");
+    ask_over(&mut vm1, None, &["on", "vm2"], identity).0.is_done("on", false);
+    for _ in 0..2 {
+        replay(&mut vm1);
         assert_eq!(ask_over(&mut vm1, None, &["status", "vm2"], identity).0.text("runs"), "on");
         vm1.reconnect(DEADLINE);
     }
