@@ -138,18 +138,18 @@ macro_rules! on_wire {
 
 impl Client {
     /// For one request, to be answered before `deadline`.
+    #[inline(never)]
     pub fn new(speak: Speak<'_>, ask: &Ask, deadline: Millis) -> Result<Client, Unspeakable> {
-        let wire = match speak {
+        let mut classic = ClassicClient::idle(ask, deadline);
+        match speak {
+            Speak::ClassicSerial { seqno } => classic.on_serial(ask, seqno).map_err(Unspeakable::Name)?,
+            Speak::ClassicPacket { fresh, signing } => classic.on_packets(ask, fresh, signing),
             #[cfg(feature = "native-client")]
-            Speak::Native { keys, id, guard } => Wire::Native(NativeClient::new(keys, ask, id, guard, deadline)),
-            Speak::ClassicSerial { seqno } => {
-                Wire::Classic(ClassicClient::serial(ask, seqno, deadline).map_err(Unspeakable::Name)?)
+            Speak::Native { keys, id, guard } => {
+                return Ok(Client { wire: Wire::Native(NativeClient::new(keys, ask, id, guard, deadline)) });
             }
-            Speak::ClassicPacket { fresh, signing } => {
-                Wire::Classic(ClassicClient::packet(ask, fresh, signing, deadline))
-            }
-        };
-        Ok(Client { wire })
+        }
+        Ok(Client { wire: Wire::Classic(classic) })
     }
 
     /// What came. Ask until it says `None`.

@@ -23,7 +23,7 @@ pub(crate) enum Way {
     Device,
     /// A unix socket.
     Socket,
-    /// A network.
+    /// TCP, to the order's address, which is not looked for.
     Tcp,
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct Order<'a> {
     pub(crate) guest: &'a [u8],
     /// A device, a socket or an address. None: look for the virtio port.
     pub(crate) device: Option<&'a [u8]>,
-    /// It is an address.
+    /// It is an address, and the rest of the way there is in `tcp`.
     pub(crate) by_tcp: bool,
     pub(crate) tcp: Tcp<'a>,
     pub(crate) line: LineParams,
@@ -160,11 +160,11 @@ impl<'a> Order<'a> {
                 }
                 Key::Wire => self.set_wire(value),
                 Key::IpPort => number(value, 1, 65_535).map(|port| self.tcp.port = port as u16).is_some(),
-                Key::Secret if !self.by_tcp => {
+                Key::Secret if cfg!(feature = "native") && !self.by_tcp => {
                     self.secret = Some(value);
                     true
                 }
-                Key::Hash | Key::Auth if !self.by_tcp => {
+                Key::Secret | Key::Hash | Key::Auth if !self.by_tcp => {
                     self.has_idle = true;
                     true
                 }
@@ -210,7 +210,10 @@ impl<'a> Order<'a> {
 
     /// By TCP the bridge answers fence-virt's wire alone.
     fn set_wire(&mut self, word: &[u8]) -> bool {
-        self.wire = if cfg!(feature = "native") && Text::Native.is(word) && !self.by_tcp {
+        if cfg!(not(feature = "native")) {
+            return Text::Auto.is(word) || Text::Classic.is(word);
+        }
+        self.wire = if Text::Native.is(word) && !self.by_tcp {
             Wire::Native
         } else if Text::Classic.is(word) {
             Wire::Classic
@@ -458,7 +461,7 @@ mod tests {
             ("ipaddr=::1\nserial_device=/dev/x", "serial_device and ipaddr"),
             ("ipaddr=::1\nchannel_address=10.0.2.179", "channel_address and ipaddr"),
             ("ipaddr=localhost", "no name: there is no resolver here"),
-            ("wire=native\nipaddr=::1", "not by TCP"),
+            ("wire=native\nipaddr=::1", "by no TCP"),
             ("wire=morse", "'morse'"),
         ] {
             for action in ["reboot", "monitor", "validate-all"] {

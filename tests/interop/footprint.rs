@@ -1,9 +1,10 @@
 //! What our agent costs the guest: bytes on the disk, memory, system calls. It is for guests in which everything else
-//! fails, and each of these is something that can.
+//! fails, and each of these is something that can. And what it leaves in memory of a key.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -64,6 +65,43 @@ fn memory_while_it_waits_for_an_answer() {
     let by_tcp = resident(&process);
 
     assert!(by_socket <= RESIDENT && by_tcp <= RESIDENT, "{by_socket} kB by a socket, {by_tcp} kB by TCP");
+}
+
+/// All that the agent can write to.
+#[track_caller]
+fn stack(process: &Process) -> Vec<u8> {
+    let at = |file: &str| format!("/proc/{}/{file}", process.id());
+    let maps = fs::read_to_string(at("maps")).expect("a running process");
+    let line = maps.lines().find(|line| line.ends_with("[stack]")).expect("a stack");
+    let (begin, end) = line.split_whitespace().next().and_then(|range| range.split_once('-')).expect("a range");
+    let [begin, end] = [begin, end].map(|at| u64::from_str_radix(at, 16).expect("an address"));
+    let mut bytes = vec![0; usize::try_from(end - begin).expect("a stack fits")];
+    File::open(at("mem")).and_then(|file| file.read_exact_at(&mut bytes, begin)).expect("the memory of a child");
+    bytes
+}
+
+/// The file is read to where nothing of it stays. Of a key whose length is a multiple of a hash's block its last block may
+/// be there, and what all of it was made into; no more.
+#[test]
+fn the_key_does_not_stay_in_memory() {
+    let folder = tempfile::tempdir().expect("a private folder");
+    let key_file = folder.path().join("key");
+    let mut key = [0; 4096];
+    File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut key)).expect("random bytes");
+    fs::write(&key_file, key).expect("a key file");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port on the loopback interface");
+    let port = listener.local_addr().expect("its address").port().to_string();
+    let mut agent = Command::new(ours("fence_wire"));
+    let process = Process::start(agent.args(["-T", "127.0.0.1", "-p", &port, "-k"]).arg(&key_file).args(STATUS));
+    let (mut stream, _) = listener.accept().expect("the agent's connection");
+    let mut sent = [0; 176 + 64];
+    stream.read_exact(&mut sent).expect("its request and its challenge");
+
+    let stack = stack(&process);
+    let has = |part: &[u8]| stack.windows(part.len()).any(|window| window == part);
+    assert!(has(&sent[176..]), "its challenge is there, so this is its memory");
+    let found = key[..4096 - 128].chunks(16).filter(|part| has(part)).count();
+    assert_eq!(found, 0, "parts of the key are there, 16 bytes each");
 }
 
 /// How many system calls a run makes.

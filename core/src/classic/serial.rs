@@ -156,6 +156,8 @@ pub(crate) struct MagicScanner {
 }
 
 impl MagicScanner {
+    pub(crate) const NEW: MagicScanner = MagicScanner { matched: 0 };
+
     /// Takes the next byte; says whether it completes the magic.
     pub(crate) fn push(&mut self, byte: u8) -> bool {
         let [a, b, ..] = MAGIC;

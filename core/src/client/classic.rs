@@ -68,17 +68,15 @@ enum State {
 }
 
 impl ClassicClient {
-    #[inline(never)]
-    fn new(wire: Wire, ask: &Ask, request: &[u8], deadline: Millis) -> ClassicClient {
-        let mut out = heapless::Vec::new();
-        let _ = out.extend_from_slice(request);
+    /// With no request yet: one of the next two says what and how.
+    pub(super) const fn idle(ask: &Ask, deadline: Millis) -> ClassicClient {
         ClassicClient {
-            wire,
+            wire: Wire::Packet(None),
             ask: Kind::of(ask),
             state: State::Idle,
-            out,
+            out: heapless::Vec::new(),
             sent: 0,
-            scanner: MagicScanner::default(),
+            scanner: MagicScanner::NEW,
             input: heapless::Vec::new(),
             reply: None,
             deadline,
@@ -86,18 +84,21 @@ impl ClassicClient {
     }
 
     /// On a serial port or channel.
-    pub(super) fn serial(ask: &Ask, seqno: u32, deadline: Millis) -> Result<ClassicClient, BadName> {
-        let frame = encode_frame(ask, seqno)?;
-        Ok(ClassicClient::new(Wire::Serial(Repeats::default()), ask, &frame, deadline))
+    pub(super) fn on_serial(&mut self, ask: &Ask, seqno: u32) -> Result<(), BadName> {
+        let _ = self.out.extend_from_slice(&encode_frame(ask, seqno)?);
+        self.wire = Wire::Serial(Repeats::default());
+        Ok(())
     }
 
     /// On a connection of its own.
-    pub(super) fn packet(ask: &Ask, fresh: Fresh, signing: Signing<'_>, deadline: Millis) -> ClassicClient {
-        let (request, proofs) = match signing {
-            Signing::Nothing => (encode_unsigned(ask, fresh), None),
-            Signing::Key { key, hash, auth } => (encode_request(ask, fresh, hash, key), Some(Proofs::new(key, auth))),
-        };
-        ClassicClient::new(Wire::Packet(proofs), ask, &request, deadline)
+    pub(super) fn on_packets(&mut self, ask: &Ask, fresh: Fresh, signing: Signing<'_>) {
+        match signing {
+            Signing::Nothing => _ = self.out.extend_from_slice(&encode_unsigned(ask, fresh)),
+            Signing::Key { key, hash, auth } => {
+                let _ = self.out.extend_from_slice(&encode_request(ask, fresh, hash, key));
+                self.wire = Wire::Packet(Some(Proofs::new(key, auth)));
+            }
+        }
     }
 
     pub(super) fn poll(&mut self) -> Option<Reply> {
