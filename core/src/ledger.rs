@@ -212,7 +212,7 @@ impl<const N: usize> Default for Ledger<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::{Ask, GuestName, Target};
+    use crate::words::{Ask, GuestName, Target, Which};
 
     fn request(id: u64, body: u8, received: u64) -> Request {
         Request {
@@ -221,8 +221,7 @@ mod tests {
             received: Millis(received),
             deadline: Millis(received + 25_000),
             remember_until: Millis(received + 60_000),
-            guard: None,
-            after: None,
+            which: Which::Any,
             native: false,
         }
     }

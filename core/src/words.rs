@@ -113,7 +113,7 @@ pub const NAME_MAX: usize = 63;
 
 /// A guest's name that any wire can carry: 1 to 63 bytes of UTF-8 without control characters, not shaped like a UUID.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct GuestName(heapless::Vec<u8, NAME_MAX>);
+pub struct GuestName(heapless::Vec<u8, NAME_MAX, u8>);
 
 /// Why some bytes are not a guest's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,10 +326,18 @@ pub struct Request {
     pub(crate) received: Millis,
     pub(crate) deadline: Millis,
     pub(crate) remember_until: Millis,
-    pub(crate) guard: Option<Incarnation>,
-    /// Of a list: the guests after this one.
-    pub(crate) after: Option<Uuid>,
+    pub(crate) which: Which,
     pub(crate) native: bool,
+}
+
+/// What narrows a request. A power request never says after whom, and a list never which run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    Any,
+    /// This run of its target, and no other.
+    Run(Incarnation),
+    /// The guests after this one.
+    After(Uuid),
 }
 
 impl Request {
@@ -340,7 +348,10 @@ impl Request {
 
     /// Which run of its target it means, if it says so: another one is not to be touched for it.
     pub const fn guard(&self) -> Option<Incarnation> {
-        self.guard
+        match self.which {
+            Which::Run(run) => Some(run),
+            Which::Any | Which::After(_) => None,
+        }
     }
 
     /// What is asked.

@@ -107,7 +107,7 @@ pub const END_OF_LIST: [u8; ENTRY_LEN] = [0; ENTRY_LEN];
 /// An entry of a host list as a client reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    bytes: [u8; ENTRY_LEN],
+    name: [u8; NAME_FIELD - 1],
     name_len: u8,
     /// The guest's UUID; none where the text in the entry is not one.
     pub uuid: Option<Uuid>,
@@ -119,14 +119,13 @@ impl Entry {
     /// For what another wire says of a guest.
     #[cfg(feature = "native-client")]
     pub(crate) fn of(listed: &ListEntry<'_>) -> Entry {
-        let bytes = encode_entry(listed);
-        let length = bytes.iter().take(NAME_FIELD - 1).take_while(|&&byte| byte != 0).count();
-        Entry { bytes, name_len: length as u8, uuid: Some(listed.uuid), power: listed.power }
+        let (name, name_len) = name_of(&encode_entry(listed));
+        Entry { name, name_len, uuid: Some(listed.uuid), power: listed.power }
     }
 
     /// The name's bytes, whatever they are: up to 63.
     pub fn name(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.name_len)).unwrap_or_default()
+        self.name.get(..usize::from(self.name_len)).unwrap_or_default()
     }
 }
 
@@ -136,16 +135,28 @@ pub fn decode_entry(bytes: &[u8; ENTRY_LEN]) -> Option<Entry> {
     if bytes.first() == Some(&0) {
         return None;
     }
-    let (name, rest) = bytes.split_at(NAME_FIELD);
+    let (_, rest) = bytes.split_at(NAME_FIELD);
     let (uuid, last) = rest.split_at(NAME_FIELD);
-    let length = |field: &[u8]| field.iter().take(NAME_FIELD - 1).take_while(|&&byte| byte != 0).count();
-    let uuid = uuid.get(..length(uuid)).and_then(Uuid::parse);
+    let length = uuid.iter().take(NAME_FIELD - 1).take_while(|&&byte| byte != 0).count();
+    let uuid = uuid.get(..length).and_then(Uuid::parse);
     let power = match last.first() {
         Some(&STATE_ON) => Power::On,
         Some(&STATE_OFF) => Power::Off,
         _ => Power::Unknown,
     };
-    Some(Entry { bytes: *bytes, name_len: length(name) as u8, uuid, power })
+    let (name, name_len) = name_of(bytes);
+    Some(Entry { name, name_len, uuid, power })
+}
+
+/// The name in an entry, with zeros behind it, and how many bytes it has.
+fn name_of(entry: &[u8; ENTRY_LEN]) -> ([u8; NAME_FIELD - 1], u8) {
+    let mut name = [0; NAME_FIELD - 1];
+    let mut length = 0;
+    for (place, &byte) in name.iter_mut().zip(entry.iter().take_while(|&&byte| byte != 0)) {
+        *place = byte;
+        length += 1;
+    }
+    (name, length)
 }
 
 /// Finds the magic in a stream, byte by byte, overlaps included: `a abba` and `abbabba` do not hide it.

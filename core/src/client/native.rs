@@ -11,12 +11,15 @@ use super::Reply;
 use crate::Endpoint;
 use crate::classic::serial::Entry;
 use crate::listener::DEADLINE_MAX;
-use crate::native::frame::{self, Deframer, FRAME_MAX, Payload};
+use crate::native::frame::{self, Deframer, FRAMING, PAYLOAD_MAX, Payload};
 use crate::native::keys::{Keys, Session};
-use crate::native::message::{self, Head, Hello, Said, Welcome, What, Whom};
+use crate::native::message::{self, HELLO_MAX, Head, Hello, REQUEST_MAX, Said, Welcome, What, Whom};
 use crate::native::{CURRENT, MIN};
 use crate::sha::sha256;
 use crate::words::{Ask, Entropy, Incarnation, ListEntry, Millis, PowerAction, Target, Uuid};
+
+/// What is sent: one frame at a time, and the longest is a request.
+const OUT_MAX: usize = REQUEST_MAX + FRAMING;
 
 /// How long after a hello has gone it is sent again: at first, and later.
 const FIRST_REPEAT: Millis = Millis(300);
@@ -33,10 +36,10 @@ pub(super) struct NativeClient {
     guard: Option<Incarnation>,
     id: u64,
     deadline: Millis,
-    entropy: [u8; 32],
+    entropy: [u8; message::NONCE_LEN],
     /// Hellos with a nonce of their own so far.
     greeted: u32,
-    hello: Payload,
+    hello: heapless::Vec<u8, HELLO_MAX, u8>,
     state: State,
     session: Option<Session>,
     /// Of the last frame that was sent, and that was heard, in the session.
@@ -49,12 +52,12 @@ pub(super) struct NativeClient {
     /// When what is in `out` is to be sent again; none while it is being sent.
     repeat_at: Option<Millis>,
     repeated: bool,
-    out: heapless::Vec<u8, FRAME_MAX>,
-    sent: u16,
+    out: heapless::Vec<u8, OUT_MAX, u8>,
+    sent: u8,
     deframer: Deframer,
     /// Entries of a list's chunk that are still to be handed out, and where in the payload they begin; whether there are
     /// more chunks.
-    chunk: Option<(u8, usize, bool)>,
+    chunk: Option<(u8, u8, bool)>,
     /// The last guest of a list so far.
     after: Option<Uuid>,
     reply: Option<Reply>,
@@ -80,9 +83,9 @@ impl NativeClient {
             guard,
             id,
             deadline,
-            entropy: [0; 32],
+            entropy: [0; message::NONCE_LEN],
             greeted: 0,
-            hello: Payload::new(),
+            hello: heapless::Vec::new(),
             state: State::Idle,
             session: None,
             counter: 0,
@@ -243,7 +246,7 @@ impl NativeClient {
             }),
             (Said::Status(runs, _), Ask::Status(_)) => self.end(Reply::Power(runs.into())),
             (Said::Alive, Ask::Monitor) => self.end(Reply::Done),
-            (Said::List(count, more), Ask::List) => self.chunk = Some((count, chunk_at, more)),
+            (Said::List(count, more), Ask::List) => self.chunk = Some((count, chunk_at as u8, more)),
             (Said::Denied, _) => self.end(Reply::Denied),
             (Said::Failed(reason), _) => self.end(Reply::NotDone(reason.into())),
             _ => self.end(Reply::Failed),
@@ -265,7 +268,7 @@ impl NativeClient {
             return None;
         };
         let (body, _) = message::split_tag(self.deframer.payload())?;
-        let rest = body.get(at..)?;
+        let rest = body.get(usize::from(at)..)?;
         let Ok((entry, rest)) = postcard::take_from_bytes::<message::Entry<'_>>(rest) else {
             self.end(Reply::Failed);
             return self.reply.take();
@@ -274,7 +277,7 @@ impl NativeClient {
         let listed = ListEntry { name: entry.name, uuid, power: entry.runs.into() };
         let entry = Reply::Entry(Entry::of(&listed));
         self.after = Some(uuid);
-        self.chunk = Some((left, body.len() - rest.len(), more));
+        self.chunk = Some((left, (body.len() - rest.len()) as u8, more));
         Some(entry)
     }
 }
@@ -284,7 +287,7 @@ impl Endpoint for NativeClient {
         if self.state == State::Over {
             return;
         }
-        self.entropy = *entropy.0.first_chunk().unwrap_or(&[0; 32]);
+        self.entropy = *entropy.0.first_chunk().unwrap_or(&[0; message::NONCE_LEN]);
         self.session = None;
         self.chunk = None;
         self.deframer.reset();
@@ -319,7 +322,7 @@ impl Endpoint for NativeClient {
 
     fn sent(&mut self, n: usize, now: Millis) {
         let n = n.min(self.transmit().len());
-        self.sent += n as u16;
+        self.sent += n as u8;
         if n > 0 && self.transmit().is_empty() && !self.accepted {
             let wait = if self.repeated { NEXT_REPEAT } else { FIRST_REPEAT };
             self.repeat_at = Some(now.plus(wait));
@@ -354,4 +357,4 @@ impl Endpoint for NativeClient {
     }
 }
 
-const _: () = assert!(FRAME_MAX <= u16::MAX as usize);
+const _: () = assert!(HELLO_MAX <= REQUEST_MAX && OUT_MAX <= u8::MAX as usize && PAYLOAD_MAX <= u8::MAX as usize);

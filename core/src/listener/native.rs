@@ -13,14 +13,14 @@
 use super::{Event, NativeAccept, NotNow, REFUSALS, REPLY_TIME, Refusal, RequestId};
 use crate::Endpoint;
 use crate::classic::Malformed;
-use crate::native::frame::{self, Deframer, FRAME_MAX, Payload};
+use crate::native::frame::{self, Deframer, FRAME_MAX, FRAMING, Payload};
 use crate::native::keys::{Session, TAG_LEN};
-use crate::native::message::{self, CHUNK_MAX, Done, Head, Hello, NONCE_LEN, Reply, Said, Welcome, What};
+use crate::native::message::{self, CHUNK_MAX, Done, Head, Hello, NONCE_LEN, Reply, Said, WELCOME_MAX, Welcome, What};
 use crate::native::{CURRENT, MIN};
 use crate::sha::sha256;
 use crate::words::{
     Answer, Ask, BadName, Details, Entropy, Failure, Incarnation, Millis, Outcome, Power, PowerAction, Request,
-    RequestKey, Restart, Uuid,
+    RequestKey, Restart, Uuid, Which,
 };
 
 /// How long a session may be pending.
@@ -32,8 +32,11 @@ pub const WORKING: Millis = Millis(1_000);
 /// A deadline is at most so far away.
 pub const DEADLINE_MAX: Millis = Millis(600_000);
 
-/// What waits to be sent: a reply with a chunk of a list, and what was said before it.
-const OUT_MAX: usize = FRAME_MAX + FRAME_MAX;
+/// What waits to be sent: a reply with a chunk of a list, and what was said before it: "accepted", or a welcome.
+const OUT_MAX: usize = FRAME_MAX + WELCOME_MAX + FRAMING;
+
+/// Random bytes that nonces are made of: as many as a nonce has.
+const ENTROPY_LEN: usize = NONCE_LEN;
 
 /// Ids of this wire's requests have this bit, those of the classic wire on the same channel have not.
 const NATIVE_ID: u64 = 1 << 63;
@@ -42,7 +45,7 @@ const NATIVE_ID: u64 = 1 << 63;
 #[derive(Debug)]
 pub(super) struct NativeListener {
     accept: NativeAccept,
-    entropy: [u8; 32],
+    entropy: [u8; ENTROPY_LEN],
     welcomed: u32,
     deframer: Deframer,
     established: Option<Live>,
@@ -93,14 +96,14 @@ enum Stage {
     /// Handed out.
     Asked,
     /// A list of which entries have come. `wanted`: its owner was asked for the next.
-    Listing { chunk: heapless::Vec<u8, CHUNK_MAX>, count: u8, wanted: bool },
+    Listing { chunk: heapless::Vec<u8, CHUNK_MAX, u8>, count: u8, wanted: bool },
 }
 
 impl NativeListener {
     pub(super) const fn new(accept: NativeAccept) -> NativeListener {
         NativeListener {
             accept,
-            entropy: [0; 32],
+            entropy: [0; ENTROPY_LEN],
             welcomed: 0,
             deframer: Deframer::new(),
             established: None,
@@ -162,7 +165,10 @@ impl NativeListener {
             match answer {
                 Answer::Entry(entry) => {
                     *wanted = false;
-                    let is_new = current.request.after.is_none_or(|after| entry.uuid > after);
+                    let is_new = match current.request.which {
+                        Which::After(after) => entry.uuid > after,
+                        Which::Any | Which::Run(_) => true,
+                    };
                     let name = if entry.name.len() > crate::words::NAME_MAX { "" } else { entry.name };
                     let written = message::Entry { uuid: *entry.uuid.as_bytes(), runs: entry.power.into(), name };
                     if !is_new {
@@ -170,7 +176,7 @@ impl NativeListener {
                     }
                     if message::write(&written, chunk) {
                         *count += 1;
-                        current.request.after = Some(entry.uuid);
+                        current.request.which = Which::After(entry.uuid);
                         return Ok(());
                     }
                     // The owner need not go on: the rest is asked for anew.
@@ -321,7 +327,7 @@ impl NativeListener {
         // Whoever asks anew does not wait for the old answer.
         self.drop_current();
         let parsed = parse(&asked.what);
-        let (ask, guard, after) = match parsed {
+        let (ask, which) = match parsed {
             Ok(parsed) => parsed,
             Err(why) => {
                 self.malformed(Malformed::Name(why));
@@ -333,8 +339,7 @@ impl NativeListener {
             return self.say(asked.id, Said::Failed(Failure::Expired.into()), &[], now);
         }
         let deadline = Millis(asked.deadline);
-        let request =
-            Request { ask, key, received: now, deadline, remember_until: deadline, guard, after, native: true };
+        let request = Request { ask, key, received: now, deadline, remember_until: deadline, which, native: true };
         let id = RequestId(self.next_id);
         self.next_id = NATIVE_ID | (self.next_id + 1);
         self.current = Some(Current { id, wire_id: asked.id, request, stage: Stage::Waiting, said_at: now });
@@ -385,7 +390,7 @@ impl NativeListener {
 impl Endpoint for NativeListener {
     fn opened(&mut self, entropy: &Entropy, now: Millis) {
         self.closed(now);
-        self.entropy = *entropy.0.last_chunk().unwrap_or(&[0; 32]);
+        self.entropy = *entropy.0.last_chunk().unwrap_or(&[0; ENTROPY_LEN]);
     }
 
     fn receive(&mut self, bytes: &[u8], now: Millis) -> usize {
@@ -455,17 +460,16 @@ impl Current {
     }
 }
 
-type Parsed = (Ask, Option<Incarnation>, Option<Uuid>);
-
-fn parse(what: &What<'_>) -> Result<Parsed, BadName> {
-    let run = |run: &Option<[u8; 16]>| run.map(Incarnation::from_bytes);
+fn parse(what: &What<'_>) -> Result<(Ask, Which), BadName> {
+    let run = |run: &Option<[u8; 16]>| run.map_or(Which::Any, |run| Which::Run(Incarnation::from_bytes(run)));
+    let after = |uuid: &Option<[u8; 16]>| uuid.map_or(Which::Any, |uuid| Which::After(Uuid::from_bytes(uuid)));
     Ok(match what {
-        What::Off(whom, guard) => (Ask::Power(PowerAction::Off, whom.target()?), run(guard), None),
-        What::Reboot(whom, guard) => (Ask::Power(PowerAction::Reboot, whom.target()?), run(guard), None),
-        What::On(whom) => (Ask::Power(PowerAction::On, whom.target()?), None, None),
-        What::Status(whom) => (Ask::Status(whom.target()?), None, None),
-        What::Monitor => (Ask::Monitor, None, None),
-        What::List(after) => (Ask::List, None, after.map(Uuid::from_bytes)),
+        What::Off(whom, guard) => (Ask::Power(PowerAction::Off, whom.target()?), run(guard)),
+        What::Reboot(whom, guard) => (Ask::Power(PowerAction::Reboot, whom.target()?), run(guard)),
+        What::On(whom) => (Ask::Power(PowerAction::On, whom.target()?), Which::Any),
+        What::Status(whom) => (Ask::Status(whom.target()?), Which::Any),
+        What::Monitor => (Ask::Monitor, Which::Any),
+        What::List(uuid) => (Ask::List, after(uuid)),
     })
 }
 

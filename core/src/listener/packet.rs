@@ -17,7 +17,7 @@ use crate::classic::key::{Hash, Key, TAG_LEN, Tag};
 use crate::classic::packet::{self, REQUEST_LEN, Unproved};
 use crate::classic::serial;
 use crate::classic::{Code, Malformed, REMEMBERED_MS, code_for};
-use crate::words::{Answer, Ask, Entropy, Millis, Request, RequestKey};
+use crate::words::{Answer, Ask, Entropy, Millis, Request, RequestKey, Which};
 use subtle::ConstantTimeEq;
 
 /// For all that comes before the request may be handed out. fence_virt's own parts of it take a millisecond.
@@ -220,8 +220,7 @@ impl PacketListener {
                     received: now,
                     deadline: now.plus(self.time_to_act),
                     remember_until: now.plus(Millis(REMEMBERED_MS)),
-                    guard: None,
-                    after: None,
+                    which: Which::Any,
                     native: false,
                 });
             }

@@ -18,7 +18,7 @@ use super::{Event, NotNow, REFUSALS, REPLY_TIME, Refusal, RequestId, SETTLE};
 use crate::Endpoint;
 use crate::classic::serial::{self, Cut, Deframer};
 use crate::classic::{Code, REMEMBERED_MS, code_for};
-use crate::words::{Answer, Ask, Entropy, Millis, Request, RequestKey};
+use crate::words::{Answer, Ask, Entropy, Millis, Request, RequestKey, Which};
 
 /// A frame must be whole this long after its magic: eight times what 74 bytes take at 1,200 baud.
 pub const FRAME_TIME: Millis = Millis(5_000);
@@ -222,8 +222,7 @@ impl SerialListener {
             received: now,
             deadline: now.plus(self.time_to_act),
             remember_until: now.plus(Millis(REMEMBERED_MS)),
-            guard: None,
-            after: None,
+            which: Which::Any,
             native: false,
         };
         let id = RequestId(self.next_id);

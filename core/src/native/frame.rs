@@ -3,11 +3,16 @@
 //!
 //! Bytes to payloads and back. Not here: what a payload says, and whether it is to be believed.
 
+use heapless::LenType;
+
 /// Bytes of a payload at most: a chunk of a list with two of the longest names.
 pub const PAYLOAD_MAX: usize = 208;
 
-/// Bytes of a frame at most: COBS adds one byte; a zero before and one behind.
-pub const FRAME_MAX: usize = PAYLOAD_MAX + 1 + 2;
+/// Bytes of a frame that are not its payload's: COBS adds one; a zero before and one behind.
+pub const FRAMING: usize = 1 + 2;
+
+/// Bytes of a frame at most.
+pub const FRAME_MAX: usize = PAYLOAD_MAX + FRAMING;
 
 // A longer payload could have a run of 254 bytes without a zero, after which COBS implies none.
 const _: () = assert!(PAYLOAD_MAX < 254);
@@ -16,7 +21,7 @@ const _: () = assert!(PAYLOAD_MAX < 254);
 pub type Payload = heapless::Vec<u8, PAYLOAD_MAX>;
 
 /// Adds a frame with that payload to `out`; adds nothing where there is no room.
-pub fn encode<const N: usize>(payload: &[u8], out: &mut heapless::Vec<u8, N>) -> bool {
+pub fn encode<const N: usize, L: LenType>(payload: &[u8], out: &mut heapless::Vec<u8, N, L>) -> bool {
     let before = out.len();
     let whole = put(payload, out).is_some();
     if !whole {
@@ -25,7 +30,7 @@ pub fn encode<const N: usize>(payload: &[u8], out: &mut heapless::Vec<u8, N>) ->
     whole
 }
 
-fn put<const N: usize>(payload: &[u8], out: &mut heapless::Vec<u8, N>) -> Option<()> {
+fn put<const N: usize, L: LenType>(payload: &[u8], out: &mut heapless::Vec<u8, N, L>) -> Option<()> {
     out.push(0).ok()?;
     let mut rest = payload;
     loop {

@@ -12,6 +12,7 @@
 use super::frame::PAYLOAD_MAX;
 use super::keys::{SESSION_LEN, TAG_LEN};
 use crate::words::{BadName, Failure, Power, Target, Uuid};
+use heapless::LenType;
 use serde::{Deserialize, Serialize};
 
 /// The kind of a hello.
@@ -237,6 +238,12 @@ pub struct Entry<'a> {
     pub name: &'a str,
 }
 
+/// Bytes of a hello's payload at most: kind, versions, generation, guest, nonce, tag.
+pub const HELLO_MAX: usize = 1 + 2 + 5 + 16 + NONCE_LEN + TAG_LEN;
+
+/// Bytes of a welcome's payload at most: kind, versions, instance, stamp, nonce, tag.
+pub const WELCOME_MAX: usize = 1 + 3 + 10 + 10 + NONCE_LEN + TAG_LEN;
+
 /// Bytes of an entry at most.
 pub const ENTRY_MAX: usize = 16 + 1 + 1 + crate::words::NAME_MAX;
 
@@ -288,7 +295,7 @@ pub const REPLY_MAX: usize = HEAD_MAX + 10 + (1 + 1 + 1 + 1 + 17 + 1 + 1) + TAG_
 const _: () = assert!(REQUEST_MAX <= PAYLOAD_MAX && CHUNK_MAX >= ENTRY_MAX);
 
 /// Adds a value in postcard to `payload`; says whether there was room.
-pub fn write<const N: usize>(value: &impl Serialize, payload: &mut heapless::Vec<u8, N>) -> bool {
+pub fn write<const N: usize, L: LenType>(value: &impl Serialize, payload: &mut heapless::Vec<u8, N, L>) -> bool {
     let mut room = [0; PAYLOAD_MAX];
     match postcard::to_slice(value, &mut room) {
         Ok(bytes) => payload.extend_from_slice(bytes).is_ok(),

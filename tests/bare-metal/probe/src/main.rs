@@ -117,7 +117,7 @@ fn native() {
 
     call!(message::split_tag, bytes());
     call!(message::read::<message::Request<'_>>, message::REQUEST, bytes());
-    call!(message::write::<FRAME_MAX>, &message::Runs::On, &mut out);
+    call!(message::write, &message::Runs::On, &mut out);
     let _ = call!(message::Whom::target, message::Whom::Name("any"));
     call!(message::Runs::from, Power::On);
     call!(Power::from, message::Runs::On);
