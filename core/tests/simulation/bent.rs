@@ -32,7 +32,13 @@ fn written(value: &impl Serialize) -> Vec<u8> {
 }
 
 fn frames(deframer: &mut Deframer, bytes: &[u8]) -> Vec<Vec<u8>> {
-    bytes.iter().filter_map(|&byte| deframer.push(byte).then(|| deframer.payload().to_vec())).collect()
+    let mut found = Vec::new();
+    for &byte in bytes {
+        if deframer.push(byte) {
+            found.push(deframer.payload().to_vec());
+        }
+    }
+    found
 }
 
 impl Bent {
@@ -62,7 +68,7 @@ impl Bent {
     }
 
     /// Bytes on their way to a listener.
-    pub(crate) fn to_listener(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn before_listener(&mut self, bytes: Vec<u8>) -> Vec<u8> {
         if !self.at_the_host() {
             return bytes;
         }
@@ -93,7 +99,7 @@ impl Bent {
     }
 
     /// Bytes that a listener says.
-    pub(crate) fn from_listener(&mut self, bytes: &[u8]) {
+    pub(crate) fn after_listener(&mut self, bytes: &[u8]) {
         if self.at_the_host() {
             for payload in frames(&mut self.going, bytes) {
                 if payload.first() == Some(&message::WELCOME) {
@@ -104,7 +110,7 @@ impl Bent {
     }
 
     /// Bytes that a client says.
-    pub(crate) fn from_client(&mut self, bytes: &[u8]) {
+    pub(crate) fn after_client(&mut self, bytes: &[u8]) {
         if !self.at_the_guest() {
             return;
         }
@@ -121,7 +127,7 @@ impl Bent {
     }
 
     /// Bytes on their way to a client.
-    pub(crate) fn to_client(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn before_client(&mut self, bytes: Vec<u8>) -> Vec<u8> {
         if !self.at_the_guest() {
             return bytes;
         }

@@ -186,7 +186,7 @@ impl Bridge {
     }
 
     pub(crate) fn next(&self) -> Option<Millis> {
-        let wakes = self.listeners.iter().filter_map(|listener| listener.wake_at()).map(|at| at.since(OFFSET));
+        let wakes = self.listeners.iter().filter_map(Endpoint::wake_at).map(|at| at.since(OFFSET));
         self.calls.iter().map(|call| call.at).chain(wakes).min()
     }
 

@@ -50,12 +50,12 @@ struct Asker {
 }
 
 struct Guest {
-    to_host: Line,
-    to_guest: Line,
+    there: Line,
+    back: Line,
     asker: Option<Asker>,
     next: Millis,
-    at_host: Bent,
-    at_guest: Bent,
+    hears_bent: Bent,
+    asks_bent: Bent,
 }
 
 pub(crate) struct World {
@@ -80,12 +80,12 @@ impl World {
         let bridge = Bridge::new(planted, chance.split(), Millis(0));
         let guests = (0..GUESTS)
             .map(|guest| Guest {
-                to_host: Line::new(Faults::any(&mut chance), chance.split()),
-                to_guest: Line::new(Faults::any(&mut chance), chance.split()),
+                there: Line::new(Faults::any(&mut chance), chance.split()),
+                back: Line::new(Faults::any(&mut chance), chance.split()),
                 asker: None,
                 next: Millis(chance.below(2_000)),
-                at_host: Bent::new(planted, keys(guest)),
-                at_guest: Bent::new(planted, keys(guest)),
+                hears_bent: Bent::new(planted, keys(guest)),
+                asks_bent: Bent::new(planted, keys(guest)),
             })
             .collect();
         let number = if chance.happens(250) { 0 } else { chance.below(60) };
@@ -129,8 +129,8 @@ impl World {
         self.up_at = self.up_at.map(|_| self.now);
         self.bridge.heal();
         for guest in &mut self.guests {
-            guest.to_host.heal(self.now);
-            guest.to_guest.heal(self.now);
+            guest.there.heal(self.now);
+            guest.back.heal(self.now);
             guest.next = Millis(u64::MAX);
         }
         let mut patient = Vec::new();
@@ -149,8 +149,8 @@ impl World {
             self.guests[guest].asker = None;
             // Half a frame, or anything without a zero in it, waits in the channel.
             let garbage: Vec<u8> = (0..self.chance.below(20)).map(|_| 1 + self.chance.below(255) as u8).collect();
-            self.guests[guest].to_host.inject(&garbage, self.now);
-            self.guests[guest].to_guest.inject(&garbage, self.now);
+            self.guests[guest].there.inject(&garbage, self.now);
+            self.guests[guest].back.inject(&garbage, self.now);
             let target = (guest + 1) % GUESTS;
             self.begin(guest, Ask::Status(name(target)), AT_ONCE, guest);
             self.pass(AT_ONCE.plus(Millis(1)))?;
@@ -178,7 +178,7 @@ impl World {
         let now = self.now;
         let guests = self.guests.iter().flat_map(|guest| {
             let asker = guest.asker.as_ref().map_or(Some(guest.next), |asker| asker.client.wake_at());
-            [asker, guest.to_host.next(now), guest.to_guest.next(now)]
+            [asker, guest.there.next(now), guest.back.next(now)]
         });
         let bridge = self.up_at.map_or_else(|| self.bridge.next(), Some);
         let incident = self.incidents.last().map(|(at, _)| *at);
@@ -222,8 +222,8 @@ impl World {
         for guest in std::mem::take(&mut self.stopped) {
             self.guests[guest].asker = None;
             if self.chance.happens(500) {
-                self.guests[guest].to_host.cut();
-                self.guests[guest].to_guest.cut();
+                self.guests[guest].there.cut();
+                self.guests[guest].back.cut();
             }
             if self.up_at.is_none() {
                 self.bridge.guest_was_reset(guest, self.now);
@@ -235,8 +235,8 @@ impl World {
         if self.up_at.is_some() {
             return Ok(false);
         }
-        let arrived = self.guests[guest].to_host.read(self.now);
-        let bytes = self.guests[guest].at_host.to_listener(arrived);
+        let arrived = self.guests[guest].there.read(self.now);
+        let bytes = self.guests[guest].hears_bent.before_listener(arrived);
         let mut rest = &bytes[..];
         for _ in 0..=ENOUGH {
             if rest.is_empty() {
@@ -257,8 +257,8 @@ impl World {
             return false;
         }
         let bytes = self.bridge.listeners[guest].transmit().to_vec();
-        let written = if bytes.is_empty() { 0 } else { self.guests[guest].to_guest.write(&bytes, self.now) };
-        self.guests[guest].at_host.from_listener(&bytes[..written]);
+        let written = if bytes.is_empty() { 0 } else { self.guests[guest].back.write(&bytes, self.now) };
+        self.guests[guest].hears_bent.after_listener(&bytes[..written]);
         self.keep(&bytes[..written]);
         self.bridge.sent(guest, written, self.now);
         written > 0
@@ -269,7 +269,7 @@ impl World {
     fn begin(&mut self, guest: usize, ask: Ask, patience: Millis, key_of: usize) {
         if self.chance.happens(500) {
             // It empties the channel first.
-            let _ = self.guests[guest].to_guest.read(self.now);
+            let _ = self.guests[guest].back.read(self.now);
         }
         let (id, at, deadline) = (self.chance.below(u64::MAX), self.now, self.now.plus(patience));
         let target = ask.target().and_then(guest_of);
@@ -304,7 +304,7 @@ impl World {
     }
 
     fn guest_writes(&mut self, guest: usize) -> bool {
-        let Guest { asker: Some(asker), to_host, at_guest, .. } = &mut self.guests[guest] else { return false };
+        let Guest { asker: Some(asker), there, asks_bent, .. } = &mut self.guests[guest] else { return false };
         let mut bytes = asker.client.transmit().to_vec();
         if bytes.is_empty() {
             return false;
@@ -317,8 +317,8 @@ impl World {
             asker.client.sent(1, self.now);
             bytes.remove(0);
         }
-        let written = to_host.write(&bytes, self.now);
-        at_guest.from_client(&bytes[..written]);
+        let written = there.write(&bytes, self.now);
+        asks_bent.after_client(&bytes[..written]);
         asker.client.sent(written, self.now);
         self.keep(&bytes[..written]);
         written > 0
@@ -328,8 +328,8 @@ impl World {
         if self.guests[guest].asker.is_none() {
             return Ok(false);
         }
-        let arrived = self.guests[guest].to_guest.read(self.now);
-        let bytes = self.guests[guest].at_guest.to_client(arrived);
+        let arrived = self.guests[guest].back.read(self.now);
+        let bytes = self.guests[guest].asks_bent.before_client(arrived);
         let mut rest = &bytes[..];
         for _ in 0..=ENOUGH {
             let Some(asker) = self.guests[guest].asker.as_mut().filter(|_| !rest.is_empty()) else {
@@ -415,8 +415,8 @@ impl World {
     fn incident(&mut self, incident: Incident) -> Result<(), Broken> {
         match incident {
             Incident::Reconnect(guest) => {
-                self.guests[guest].to_host.cut();
-                self.guests[guest].to_guest.cut();
+                self.guests[guest].there.cut();
+                self.guests[guest].back.cut();
                 if self.up_at.is_none() {
                     self.bridge.disconnects(guest, self.now);
                     self.bridge.connects(guest, self.now);
@@ -438,8 +438,8 @@ impl World {
             Incident::ClientKilled(guest) => self.guests[guest].asker = None,
             Incident::Garbage(guest) => {
                 let garbage: Vec<u8> = (0..self.chance.below(60)).map(|_| self.chance.below(256) as u8).collect();
-                self.guests[guest].to_host.inject(&garbage, self.now);
-                self.guests[guest].to_guest.inject(&garbage, self.now);
+                self.guests[guest].there.inject(&garbage, self.now);
+                self.guests[guest].back.inject(&garbage, self.now);
             }
             Incident::Replay(guest) => {
                 // Of anybody's, in either direction, whole frames or not.
@@ -447,8 +447,8 @@ impl World {
                 let from = self.chance.below(length) as usize;
                 let piece = self.said[from..].iter().copied().take(self.chance.below(900) as usize);
                 let piece: Vec<u8> = piece.collect();
-                self.guests[guest].to_host.inject(&piece, self.now);
-                self.guests[guest].to_guest.inject(&piece, self.now);
+                self.guests[guest].there.inject(&piece, self.now);
+                self.guests[guest].back.inject(&piece, self.now);
             }
             Incident::Impostor(guest) => {
                 let ask = Ask::Power(PowerAction::Off, name(self.chance.below(3) as usize));
