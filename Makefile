@@ -47,9 +47,10 @@ agent := -p fence-wire --no-default-features --features static-bin --profile age
 # The small form of the hashes: a third of the bytes, and no panic path that the optimiser leaves in.
 small_hashes := RUSTFLAGS='--cfg sha2_backend="soft" --cfg sha2_backend_soft="compact"'
 probe := tests/bare-metal/probe/Cargo.toml
+fuzz := tests/fuzz/Cargo.toml
 
 .PHONY: help deps packages tools build install install-host install-agent uninstall
-.PHONY: lint test bare-metal bench demo clean
+.PHONY: lint test bare-metal fuzz bench demo clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -86,6 +87,7 @@ uninstall: ## remove what `install` put there, and nothing else
 lint: packages tools ## format, clippy, documentation, licences
 	cargo fmt --check
 	cargo fmt --check --manifest-path $(probe)
+	cargo fmt --check --manifest-path $(fuzz)
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(small_hashes) cargo clippy $(agent) --bin fence_wire -- -D warnings
 	cargo clippy --release --manifest-path $(probe) --target-dir $(target)/bare-metal -- -D warnings
@@ -98,6 +100,9 @@ test: packages build ## the whole suite, then bare-metal
 
 bare-metal: ## the core on microcontrollers, proved free of panics by the linker
 	@tests/bare-metal/check
+
+fuzz: ## look for inputs that break a promise of the core; TIME=60 seconds for each of ten targets
+	@tests/fuzz/run $(or $(TIME),60)
 
 bench: build ## measure, beside what it replaces
 	TMPDIR=$(or $(wildcard /dev/shm),/tmp) cargo run --release -p fencewire-tests --bin bench

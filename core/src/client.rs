@@ -108,10 +108,6 @@ pub struct Client {
 }
 
 #[derive(Debug)]
-#[cfg_attr(
-    feature = "native-client",
-    expect(clippy::large_enum_variant, reason = "there is one, and no allocator to box it with")
-)]
 enum Wire {
     Classic(ClassicClient),
     #[cfg(feature = "native-client")]
