@@ -10,6 +10,9 @@ use super::input::Input;
 
 const PLACES: usize = 4;
 
+/// When what is in a journal had come first, and its target was seen off.
+const JOURNALED: Millis = Millis(3);
+
 /// Requests that there are.
 const REQUESTS: u8 = 7;
 
@@ -17,7 +20,8 @@ const REQUESTS: u8 = 7;
 /// or longer.
 fn request(number: u8, now: Millis) -> Request {
     let time_to_act = [1_000, 25_000, 100_000][usize::from(number % 3)];
-    let mut listener = Listener::new(Accept { settle: Millis(0), time_to_act: Millis(time_to_act) });
+    let mut listener =
+        Listener::new(Accept { settle: Millis(0), time_to_act: Millis(time_to_act), ..Accept::default() });
     listener.opened(&ENTROPY, now);
     let _ = listener.receive(&frame(&off("vm1"), u32::from(number)), now);
     match listener.poll() {
@@ -95,6 +99,8 @@ impl Bed {
             Admit::Act(permit) => {
                 let said = format!("act {}", permit.resumed());
                 assert_eq!((permit.key(), permit.deadline()), (request.key(), request.deadline()));
+                let received = if permit.resumed() { JOURNALED } else { request.received() };
+                assert_eq!(permit.received(), received, "when it came first");
                 assert!(self.now < permit.deadline(), "too late to begin anything");
                 let out = self.permits.iter().any(|(out, _)| out.key() == permit.key());
                 assert!(!out, "twice");
@@ -111,7 +117,7 @@ impl Bed {
     fn settle(&mut self, input: &mut Input<'_>) {
         let Some((permit, request)) = self.spent(input) else { return };
         let seen = Observation { power: input.power(), asked: Millis(u64::from(input.word())) };
-        let after = seen.asked >= request.received();
+        let after = seen.asked >= permit.received();
         assert_eq!(permit.confirm_off(seen).is_some(), seen.power == Power::Off && after, "{seen:?}");
         let action = input.one_of(&[PowerAction::Off, PowerAction::Reboot, PowerAction::On]);
         let outcome = if input.flag() {
@@ -151,9 +157,9 @@ impl Bed {
         let until = Millis(u64::from(input.word()) * 4);
         let action = input.one_of(&[PowerAction::Off, PowerAction::Reboot, PowerAction::On]);
         let restart = input.one_of(&[Restart::Started, Restart::NotStarted]);
-        let seen = Millis(3);
+        let seen = JOURNALED;
         let what = match input.below(3) {
-            0 => Remembered::Begun,
+            0 => Remembered::Begun(seen),
             1 => Remembered::Done(action, seen, restart),
             _ => Remembered::Failed(Failure::Unconfirmed),
         };
@@ -163,7 +169,7 @@ impl Bed {
             return;
         }
         let state = match what {
-            Remembered::Begun => State::Interrupted,
+            Remembered::Begun(_) => State::Interrupted,
             Remembered::Failed(why) => State::Settled(Outcome::Failed(why)),
             Remembered::Done(..) => State::Settled(self.remembered(key, action, seen, restart)),
         };
