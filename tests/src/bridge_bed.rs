@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Without more said, every guest of the hypervisor is in one group that may do everything over the classic wire, and
-//! has a serial channel. A bridge discards what comes in its first 200 ms on a channel; the bed asks each channel until
+//! has a serial channel, unless there are TCP ports. A bridge discards what comes in its first 200 ms on a channel; the bed asks each channel until
 //! it is answered, so what a test sends afterwards counts.
 //!
 //! Journal and records are in a private folder. [`BridgeBed::restart`] ends the bridge as SIGTERM would and starts
@@ -33,6 +33,7 @@ use crate::guest_channel::{
 };
 use crate::process::{DEADLINE, wait_until};
 use crate::scripted::ScriptedHypervisor;
+use crate::tcp_channel::{KEY, TcpChannel};
 
 /// How long a monitor's answer is waited for before it is asked again: a little longer than the bridge discards what comes
 /// on a new connection.
@@ -50,7 +51,11 @@ pub struct Setup {
     wire: String,
     groups: String,
     channels: Vec<Spec>,
+    tcp: Vec<TcpChannel>,
+    /// What the configuration says of them.
+    tcp_sections: String,
     journal: Option<PathBuf>,
+    folder: TempDir,
 }
 
 #[derive(Debug)]
@@ -69,6 +74,7 @@ pub struct BridgeBed {
     journal: PathBuf,
     /// Those that no test has taken yet.
     channels: RefCell<BTreeMap<String, GuestChannel>>,
+    tcp: Vec<TcpChannel>,
     folder: TempDir,
 }
 
@@ -124,6 +130,24 @@ impl Setup {
         self
     }
 
+    /// Adds a TCP port whose key lets its holders target that group, with further lines for it. The group of everybody is
+    /// called "all".
+    #[must_use]
+    pub fn tcp(mut self, group: &str, lines: &str) -> Self {
+        let channel = TcpChannel::new(self.folder.path(), &KEY);
+        self.tcp_sections += &channel.section(group, lines);
+        self.tcp.push(channel);
+        self
+    }
+
+    /// Adds a TCP port that another bed has too: where it listens, and its key.
+    #[must_use]
+    pub fn same_tcp(mut self, channel: &TcpChannel, group: &str) -> Self {
+        self.tcp_sections += &channel.section(group, "");
+        self.tcp.push(channel.clone());
+        self
+    }
+
     /// Uses that folder as its journal.
     #[must_use]
     pub fn journal(mut self, folder: &Path) -> Self {
@@ -151,18 +175,17 @@ impl Setup {
     /// When the configuration is none, or the bridge cannot start.
     #[track_caller]
     pub fn launch(mut self) -> BridgeBed {
-        let folder = tempfile::tempdir().expect("a private folder");
         let guests: Vec<String> = self.hypervisor.names();
         if self.groups.is_empty() {
             let members: Vec<&str> = guests.iter().map(String::as_str).collect();
             self = self.group("all", &members, "");
         }
-        if self.channels.is_empty() {
+        if self.channels.is_empty() && self.tcp.is_empty() {
             self = self.channels(guests.iter().map(String::as_str));
         }
-        let journal = self.journal.take().unwrap_or_else(|| folder.path().join("journal"));
-        let (path, shown) = (folder.path().join(RECORDS), journal.display());
-        let Self { hypervisor_keys, wire, groups, .. } = &self;
+        let journal = self.journal.take().unwrap_or_else(|| self.folder.path().join("journal"));
+        let (path, shown) = (self.folder.path().join(RECORDS), journal.display());
+        let Self { hypervisor_keys, wire, groups, tcp_sections, .. } = &self;
         let hypervisors: Vec<ScriptedHypervisor> =
             [&self.hypervisor].into_iter().chain(&self.beside).cloned().collect();
         let mut text = String::new();
@@ -173,7 +196,7 @@ impl Setup {
         write!(
             text,
             "[wire]\n{wire}\n[records]\npath = \"{}\"\n\
-             [control]\njournal = \"{shown}\"\n{groups}",
+             [control]\njournal = \"{shown}\"\n{groups}{tcp_sections}",
             path.display(),
         )
         .expect("a String takes everything");
@@ -190,7 +213,8 @@ impl Setup {
             channels.insert(name, channel);
         }
         let running = Some(Running::start(&text, &hypervisors));
-        BridgeBed { running, hypervisors, config: text, journal, channels: RefCell::new(channels), folder }
+        let Self { tcp, folder, .. } = self;
+        BridgeBed { running, hypervisors, config: text, journal, channels: RefCell::new(channels), tcp, folder }
     }
 }
 
@@ -226,6 +250,9 @@ fn parse(text: &str) -> Config {
 
 impl BridgeBed {
     /// What a bridge on that hypervisor is to serve.
+    ///
+    /// # Panics
+    /// When there is no folder to be had.
     pub fn setup(hypervisor: &ScriptedHypervisor) -> Setup {
         Setup {
             hypervisor: hypervisor.clone(),
@@ -234,7 +261,10 @@ impl BridgeBed {
             wire: "classic = true".to_owned(),
             groups: String::new(),
             channels: Vec::new(),
+            tcp: Vec::new(),
+            tcp_sections: String::new(),
             journal: None,
+            folder: tempfile::tempdir().expect("a private folder"),
         }
     }
 
@@ -255,6 +285,15 @@ impl BridgeBed {
     pub fn channel(&self, guest: &str) -> GuestChannel {
         let channel = self.channels.borrow_mut().remove(guest);
         channel.unwrap_or_else(|| panic!("{guest} has no channel, or it was taken already"))
+    }
+
+    /// Its TCP port of that number, from 0, in the order in which they were added.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[track_caller]
+    pub fn tcp(&self, number: usize) -> TcpChannel {
+        self.tcp.get(number).unwrap_or_else(|| panic!("the bed has {} TCP ports", self.tcp.len())).clone()
     }
 
     /// Ends the bridge as SIGTERM does, starts another on the same journal, and waits until it answers on these

@@ -14,8 +14,9 @@
 //! discards. [`settle`] waits that time out. That is exact and not a guess: the bridge counts from before it connected,
 //! respectively from before it answered, so whoever waits from when he saw that is read.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+mod setup;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -29,8 +30,11 @@ use tempfile::TempDir;
 
 use crate::fence_virt::{Far, Pump};
 use crate::guest_channel::{GuestChannel, HostList, MONITOR, SUCCESS, fresh_seqno, request};
-use crate::libvirt_file::{Guest, LibvirtFile};
+use crate::libvirt_file::Guest;
 use crate::process::{DEADLINE, Finished, Process, ours, wait_until};
+use crate::tcp_channel::TcpChannel;
+
+pub use setup::Setup;
 
 /// It may take 30 s to end, when a power action hangs.
 const STOP_DEADLINE: Duration = Duration::from_secs(45);
@@ -48,203 +52,6 @@ pub fn ask(channel: &mut GuestChannel, action: u8, target: &str) -> u8 {
 /// seen fenced whose channel is to be used.
 pub fn settle() {
     thread::sleep(Duration::from_millis(listener::SETTLE.0 + 1));
-}
-
-/// What a [`Daemon`] is to serve, and how.
-#[derive(Debug)]
-pub struct Setup {
-    folder: TempDir,
-    uri: Option<String>,
-    guests: Vec<Guest>,
-    served: Vec<String>,
-    virtio: BTreeSet<String>,
-    channels: String,
-    groups: String,
-    hypervisor: String,
-    wire: String,
-    file_limit: Option<u32>,
-    environment: Vec<(String, String)>,
-}
-
-impl Setup {
-    /// Adds guests, each with a channel of kind `unix` on which the bed listens.
-    #[must_use]
-    pub fn served(mut self, guests: impl IntoIterator<Item = Guest>) -> Self {
-        for guest in guests {
-            self.served.push(guest.name().to_owned());
-            self.guests.push(guest);
-        }
-        self
-    }
-
-    /// Adds guests whose channels are virtio ports.
-    #[must_use]
-    pub fn served_by_virtio(mut self, guests: impl IntoIterator<Item = Guest>) -> Self {
-        for guest in guests {
-            self.virtio.insert(guest.name().to_owned());
-            self = self.served([guest]);
-        }
-        self
-    }
-
-    /// Adds guests without a channel.
-    #[must_use]
-    pub fn known(mut self, guests: impl IntoIterator<Item = Guest>) -> Self {
-        self.guests.extend(guests);
-        self
-    }
-
-    /// Uses another hypervisor than the bed's own. The bed's guests are then names for channels and groups only.
-    #[must_use]
-    pub fn uri(mut self, uri: &str) -> Self {
-        self.uri = Some(uri.to_owned());
-        self
-    }
-
-    /// Adds a line to `[[hypervisor]]`.
-    #[must_use]
-    pub fn hypervisor(mut self, line: &str) -> Self {
-        push_line(&mut self.hypervisor, line);
-        self
-    }
-
-    /// Adds a line to `[wire]`.
-    #[must_use]
-    pub fn wire(mut self, line: &str) -> Self {
-        push_line(&mut self.wire, line);
-        self
-    }
-
-    /// Adds a channel that the bed does not listen on.
-    #[must_use]
-    pub fn channel(mut self, kind: &str, path: &Path, guest: &str) -> Self {
-        push_channel(&mut self.channels, kind, path, guest);
-        self
-    }
-
-    /// Adds a group, with further lines for it. The first one takes the place of the group of everybody.
-    #[must_use]
-    pub fn group(mut self, name: &str, members: &[&str], lines: &str) -> Self {
-        push_group(&mut self.groups, name, members.iter().copied(), lines);
-        self
-    }
-
-    /// Starts the daemon with this soft limit of open files.
-    #[must_use]
-    pub fn file_limit(mut self, limit: u32) -> Self {
-        self.file_limit = Some(limit);
-        self
-    }
-
-    /// Starts the daemon with this variable in its environment.
-    #[must_use]
-    pub fn environment(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// The bed's folder, for paths that a test needs before the daemon runs.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Starts the daemon and waits until it answers on every channel that the bed listens on.
-    ///
-    /// # Panics
-    /// When it does not come up, or does not answer that it is well.
-    #[track_caller]
-    pub fn start(self) -> Daemon {
-        let mut daemon = self.launch();
-        daemon.connect();
-        daemon
-    }
-
-    /// Starts the daemon and waits for nothing.
-    ///
-    /// # Panics
-    /// When it cannot be started at all.
-    #[track_caller]
-    pub fn launch(mut self) -> Daemon {
-        let at = |name: &str| self.folder.path().join(name);
-        let mut channels = BTreeMap::new();
-        for (number, name) in self.served.iter().enumerate() {
-            // By number: a name may hold what a path may not.
-            let channel = GuestChannel::listen_at(at(&format!("{number}.sock")));
-            push_channel(&mut self.channels, "unix", channel.path(), name);
-            if self.virtio.contains(name) {
-                push_line(&mut self.channels, "port = \"virtio\"");
-            }
-            channels.insert(name.clone(), channel);
-        }
-        let uri = self.uri.take().unwrap_or_else(|| {
-            let file = LibvirtFile::new(at("guests.xml"));
-            file.guests(self.guests.iter().cloned()).write()
-        });
-        if self.groups.is_empty() {
-            let everybody = self.guests.iter().map(Guest::name);
-            push_group(&mut self.groups, "everybody", everybody, "");
-        }
-        fs::write(at("fencewired.toml"), self.configuration(&uri)).expect("a configuration file");
-        let process = start(&at("fencewired.toml"), self.file_limit, &self.environment);
-        let Self { served, file_limit, environment, folder, .. } = self;
-        Daemon { process, channels, served, pumps: Vec::new(), file_limit, environment, folder }
-    }
-
-    fn configuration(&self, uri: &str) -> String {
-        let Self { folder, channels, groups, hypervisor, wire, .. } = self;
-        let folder = folder.path().to_str().expect("a test's paths are UTF-8");
-        format!(
-            "[[hypervisor]]
-uri = {uri}
-{hypervisor}
-[wire]
-classic = true
-{wire}
-[records]
-path = {records}
-
-[control]
-journal = {journal}
-{channels}{groups}",
-            uri = quoted(uri),
-            records = quoted(&format!("{folder}/records.jsonl")),
-            journal = quoted(&format!("{folder}/journal")),
-        )
-    }
-}
-
-fn push_line(section: &mut String, line: &str) {
-    writeln!(section, "{line}").expect("a String takes everything");
-}
-
-fn push_channel(channels: &mut String, kind: &str, path: &Path, guest: &str) {
-    let path = quoted(path.to_str().expect("a test's paths are UTF-8"));
-    let guest = quoted(guest);
-    write!(channels, "\n[[channel]]\nkind = \"{kind}\"\npath = {path}\nguest = {guest}\n")
-        .expect("a String takes everything");
-}
-
-fn push_group<'a>(groups: &mut String, name: &str, members: impl Iterator<Item = &'a str>, lines: &str) {
-    let members: Vec<_> = members.map(quoted).collect();
-    let (name, members) = (quoted(name), members.join(", "));
-    write!(groups, "\n[[group]]\nname = {name}\nmembers = [{members}]\nbudget_per_minute = 100000\n{lines}\n")
-        .expect("a String takes everything");
-}
-
-/// A TOML string.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from('"');
-    for letter in text.chars() {
-        match letter {
-            '"' | '\\' => quoted.extend(['\\', letter]),
-            _ if letter.is_control() => {
-                write!(quoted, "\\u{:04x}", u32::from(letter)).expect("a String takes everything");
-            }
-            _ => quoted.push(letter),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 fn start(config: &Path, file_limit: Option<u32>, environment: &[(String, String)]) -> Process {
@@ -272,6 +79,7 @@ pub struct Daemon {
     process: Process,
     channels: BTreeMap<String, GuestChannel>,
     served: Vec<String>,
+    tcp: Vec<TcpChannel>,
     pumps: Vec<Pump>,
     file_limit: Option<u32>,
     environment: Vec<(String, String)>,
@@ -284,19 +92,7 @@ impl Daemon {
     /// # Panics
     /// When there is no folder to be had.
     pub fn setup() -> Setup {
-        Setup {
-            folder: tempfile::tempdir().expect("a private folder"),
-            uri: None,
-            guests: Vec::new(),
-            served: Vec::new(),
-            virtio: BTreeSet::new(),
-            channels: String::new(),
-            groups: String::new(),
-            hypervisor: String::new(),
-            wire: String::new(),
-            file_limit: None,
-            environment: Vec::new(),
-        }
+        Setup::new()
     }
 
     /// A daemon that serves these guests, all in one group.
@@ -336,6 +132,15 @@ impl Daemon {
     /// Every channel that was not taken yet.
     pub fn channels(&mut self) -> BTreeMap<String, GuestChannel> {
         std::mem::take(&mut self.channels)
+    }
+
+    /// Its TCP port of that number, from 0, in the order in which they were added.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[track_caller]
+    pub fn tcp(&self, number: usize) -> &TcpChannel {
+        self.tcp.get(number).unwrap_or_else(|| panic!("the bed has {} TCP ports", self.tcp.len()))
     }
 
     /// Waits until the daemon has connected a channel that the bed does not listen on, or was called on it, for the
@@ -456,6 +261,9 @@ impl Daemon {
     /// Takes the daemon's connections, then asks on each of them, for only an answer says that it serves.
     #[track_caller]
     fn connect(&mut self) {
+        for channel in &self.tcp {
+            self.wait_for_log(&format!("listening channel=\"{}\"", channel.name()));
+        }
         for name in &self.served {
             let Some(channel) = self.channels.get_mut(name) else { continue };
             if !channel.accept_within(DEADLINE) {

@@ -1,4 +1,4 @@
-//! Debian's `fence_virt` as a guest would run it, on a serial port that is a pseudo-terminal.
+//! Debian's `fence_virt` as a guest would run it, on a serial port that is a pseudo-terminal; and [by TCP](by_tcp).
 //!
 //! ```text
 //! fence_virt -D pty ──▶ terminal ──▶ pump (a thread) ──▶ unix socket at socket_path() ◀── the bridge connects
@@ -15,6 +15,7 @@
 use std::fs::File;
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -113,6 +114,17 @@ impl FenceVirt {
         let mut command = Command::new(program("fence_virt"));
         run(command.arg("-D").arg(&self.device).args(arguments), CLIENT_DEADLINE)
     }
+}
+
+/// Runs `fence_virt -T` at that port with that key file and these further arguments.
+///
+/// # Panics
+/// When it takes longer than it would by itself.
+#[track_caller]
+pub fn by_tcp(to: SocketAddr, key_file: &Path, arguments: &[&str]) -> Finished {
+    let mut command = Command::new(program("fence_virt"));
+    command.arg("-T").arg(to.ip().to_string()).arg("-p").arg(to.port().to_string()).arg("-k").arg(key_file);
+    run(command.args(arguments), CLIENT_DEADLINE)
 }
 
 /// The controlling end, the terminal, and the terminal's path.

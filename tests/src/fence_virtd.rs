@@ -1,4 +1,4 @@
-//! Debian's `fence_virtd` behind its serial listener, on libvirt's test driver.
+//! Debian's `fence_virtd` behind its serial listener, on libvirt's test driver. Behind its TCP listener: [`tcp`].
 //!
 //! What was found by running 4.12.1 with its listener `serial` and its backend `libvirt`:
 //!
@@ -40,6 +40,8 @@
 //!     }
 //! }
 //! ```
+
+pub mod tcp;
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;

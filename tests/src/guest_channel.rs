@@ -8,9 +8,8 @@
 //! The frames are written down here a second time, from the description of the wire and not from `fencewire-core`: a
 //! test that used the same code at both ends would agree with any mistake in it.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::bytes::{hex, read_at_most};
 use crate::process::{DEADLINE, readable, wait_until};
 
 /// The guest's side of one channel, with at most one connection to the bridge.
@@ -227,7 +227,7 @@ impl GuestChannel {
     /// When fewer came before `deadline` or before the bridge closed; says which came.
     #[track_caller]
     pub fn read(&mut self, n: usize, deadline: Duration) -> Vec<u8> {
-        let (bytes, ended) = self.read_at_most(n, deadline);
+        let (bytes, ended) = read_at_most(self.stream(), n, deadline);
         let how = if ended { "the bridge closed" } else { "the time was up" };
         assert_eq!(bytes.len(), n, "{how} ({deadline:?}) when only these bytes had come: [{}]", hex(&bytes));
         bytes
@@ -239,7 +239,7 @@ impl GuestChannel {
     /// When there is no connection.
     #[track_caller]
     pub fn read_up_to(&mut self, n: usize, deadline: Duration) -> Vec<u8> {
-        self.read_at_most(n, deadline).0
+        read_at_most(self.stream(), n, deadline).0
     }
 
     /// Says that for all of `duration` nothing comes and the bridge does not close.
@@ -248,7 +248,7 @@ impl GuestChannel {
     /// When something comes, or the bridge closes.
     #[track_caller]
     pub fn expect_silence(&mut self, duration: Duration) {
-        let (bytes, ended) = self.read_at_most(1 << 16, duration);
+        let (bytes, ended) = read_at_most(self.stream(), 1 << 16, duration);
         assert!(bytes.is_empty(), "silence was expected, these bytes came: [{}]", hex(&bytes));
         assert!(!ended, "silence was expected, the bridge closed");
     }
@@ -259,7 +259,7 @@ impl GuestChannel {
     /// When the bridge is still there after `deadline`.
     #[track_caller]
     pub fn expect_end(&mut self, deadline: Duration) -> Vec<u8> {
-        let (bytes, ended) = self.read_at_most(usize::MAX, deadline);
+        let (bytes, ended) = read_at_most(self.stream(), usize::MAX, deadline);
         assert!(ended, "waited {deadline:?} for the bridge to close; these bytes came: [{}]", hex(&bytes));
         bytes
     }
@@ -293,25 +293,6 @@ impl GuestChannel {
         }
         let last = reply(&self.read(REPLY_LENGTH, left()));
         HostList { entries, last }
-    }
-
-    /// The bytes, and whether the stream has ended.
-    #[track_caller]
-    fn read_at_most(&mut self, n: usize, deadline: Duration) -> (Vec<u8>, bool) {
-        let mut stream = self.stream();
-        let end = Instant::now() + deadline;
-        let mut bytes = Vec::new();
-        let mut buffer = [0; 1 << 12];
-        while bytes.len() < n && readable(stream, end.saturating_duration_since(Instant::now())) {
-            let room = buffer.len().min(n - bytes.len());
-            match stream.read(&mut buffer[..room]) {
-                Ok(0) => return (bytes, true),
-                Ok(read) => bytes.extend_from_slice(&buffer[..read]),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return (bytes, true),
-                Err(error) => panic!("cannot read from the channel: {error}"),
-            }
-        }
-        (bytes, false)
     }
 }
 
@@ -420,19 +401,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn new(raw: Vec<u8>) -> Self {
+    pub(crate) fn new(raw: Vec<u8>) -> Self {
         let text = |field: &[u8]| {
             let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
             String::from_utf8_lossy(&field[..end]).into_owned()
         };
         Self { name: text(&raw[..64]), uuid: text(&raw[64..128]), state: raw[128], raw }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let space = if text.is_empty() { "" } else { " " };
-        write!(text, "{space}{byte:02x}").expect("a String takes everything");
-        text
-    })
 }

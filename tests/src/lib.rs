@@ -5,9 +5,11 @@
 //! | [`process`] | programs that are started, watched and always ended; waiting for a condition with a deadline |
 //! | [`libvirt_file`] | a file of guests for libvirt's own test driver |
 //! | [`guest_channel`] | the guest's side of a channel, byte by byte, and the classic serial frames built by hand |
-//! | [`fence_virtd`] | Debian's `fence_virtd` behind its serial listener |
-//! | [`fence_virtd_tcp`] | Debian's `fence_virtd` behind its TCP listener |
-//! | [`fence_virt`] | Debian's `fence_virt` on a pseudo-terminal whose other end is a unix socket |
+//! | [`caller`] | a caller of the packet wire, step by step |
+//! | [`tcp_channel`] | a TCP port that nobody else gets, and its key file |
+//! | [`fence_virtd`] | Debian's `fence_virtd` behind its serial listener, and behind its TCP listener beside ours |
+//! | [`fence_virtd_tcp`] | the same behind its TCP listener, for our agent |
+//! | [`fence_virt`] | Debian's `fence_virt`, on a pseudo-terminal whose other end is a unix socket, or by TCP |
 //! | [`daemon`] | the real `fencewired`, on libvirt's test driver |
 //! | [`node`] | a cluster node for Pacemaker's programs, in namespaces |
 //! | [`scripted`] | the programmable hypervisor: what libvirt will not do on demand |
@@ -18,6 +20,8 @@
 //! dropped, also when the test panics; it is ended by the process it started, never by name.
 
 pub mod bridge_bed;
+mod bytes;
+pub mod caller;
 pub mod daemon;
 pub mod fence_virt;
 pub mod fence_virtd;
@@ -27,3 +31,4 @@ pub mod libvirt_file;
 pub mod node;
 pub mod process;
 pub mod scripted;
+pub mod tcp_channel;

@@ -1,0 +1,259 @@
+//! What a daemon is to serve, and its configuration file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::{Daemon, start};
+use crate::guest_channel::GuestChannel;
+use crate::libvirt_file::{Guest, LibvirtFile};
+use crate::tcp_channel::{KEY, TcpChannel};
+
+/// What a [`Daemon`] is to serve, and how.
+#[derive(Debug)]
+pub struct Setup {
+    folder: TempDir,
+    uri: Option<String>,
+    guests: Vec<Guest>,
+    served: Vec<String>,
+    virtio: BTreeSet<String>,
+    channels: String,
+    tcp: Vec<TcpChannel>,
+    groups: String,
+    hypervisor: String,
+    wire: String,
+    file_limit: Option<u32>,
+    environment: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// For nobody.
+    pub(super) fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("a private folder"),
+            uri: None,
+            guests: Vec::new(),
+            served: Vec::new(),
+            virtio: BTreeSet::new(),
+            channels: String::new(),
+            tcp: Vec::new(),
+            groups: String::new(),
+            hypervisor: String::new(),
+            wire: String::new(),
+            file_limit: None,
+            environment: Vec::new(),
+        }
+    }
+
+    /// Adds guests, each with a channel of kind `unix` on which the bed listens.
+    #[must_use]
+    pub fn served(mut self, guests: impl IntoIterator<Item = Guest>) -> Self {
+        for guest in guests {
+            self.served.push(guest.name().to_owned());
+            self.guests.push(guest);
+        }
+        self
+    }
+
+    /// Adds guests whose channels are virtio ports.
+    #[must_use]
+    pub fn served_by_virtio(mut self, guests: impl IntoIterator<Item = Guest>) -> Self {
+        for guest in guests {
+            self.virtio.insert(guest.name().to_owned());
+            self = self.served([guest]);
+        }
+        self
+    }
+
+    /// Adds guests without a channel.
+    #[must_use]
+    pub fn known(mut self, guests: impl IntoIterator<Item = Guest>) -> Self {
+        self.guests.extend(guests);
+        self
+    }
+
+    /// Uses another hypervisor than the bed's own. The bed's guests are then names for channels and groups only.
+    #[must_use]
+    pub fn uri(mut self, uri: &str) -> Self {
+        self.uri = Some(uri.to_owned());
+        self
+    }
+
+    /// Adds a line to `[[hypervisor]]`.
+    #[must_use]
+    pub fn hypervisor(mut self, line: &str) -> Self {
+        push_line(&mut self.hypervisor, line);
+        self
+    }
+
+    /// Adds a line to `[wire]`.
+    #[must_use]
+    pub fn wire(mut self, line: &str) -> Self {
+        push_line(&mut self.wire, line);
+        self
+    }
+
+    /// Adds a channel that the bed does not listen on.
+    #[must_use]
+    pub fn channel(mut self, kind: &str, path: &Path, guest: &str) -> Self {
+        push_channel(&mut self.channels, kind, path, guest);
+        self
+    }
+
+    /// Adds a TCP port whose key, [`KEY`], lets its holders target that group, with further lines for it.
+    #[must_use]
+    pub fn tcp(self, group: &str, lines: &str) -> Self {
+        self.tcp_with_key(group, &KEY, lines)
+    }
+
+    /// The same with that key.
+    #[must_use]
+    pub fn tcp_with_key(mut self, group: &str, key: &[u8], lines: &str) -> Self {
+        let channel = TcpChannel::new(self.folder.path(), key);
+        self.channels += &channel.section(group, lines);
+        self.tcp.push(channel);
+        self
+    }
+
+    /// Adds a TCP port by which anybody may target that group.
+    #[must_use]
+    pub fn tcp_for_anybody(mut self, group: &str) -> Self {
+        let channel = TcpChannel::new(self.folder.path(), &KEY);
+        self.channels += &channel.section_without_key(group, "hash = \"none-anybody-may-fence\"");
+        self.tcp.push(channel);
+        self
+    }
+
+    /// The ports that were added, for what a test does with them before the daemon runs.
+    pub fn tcp_channels(&self) -> &[TcpChannel] {
+        &self.tcp
+    }
+
+    /// Adds a group, with further lines for it. The first one takes the place of the group of everybody.
+    #[must_use]
+    pub fn group(mut self, name: &str, members: &[&str], lines: &str) -> Self {
+        push_group(&mut self.groups, name, members.iter().copied(), lines);
+        self
+    }
+
+    /// Starts the daemon with this soft limit of open files.
+    #[must_use]
+    pub fn file_limit(mut self, limit: u32) -> Self {
+        self.file_limit = Some(limit);
+        self
+    }
+
+    /// Starts the daemon with this variable in its environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The bed's folder, for paths that a test needs before the daemon runs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts the daemon and waits until it answers on every channel that the bed listens on, and listens on every TCP
+    /// port.
+    ///
+    /// # Panics
+    /// When it does not come up, or does not answer that it is well.
+    #[track_caller]
+    pub fn start(self) -> Daemon {
+        let mut daemon = self.launch();
+        daemon.connect();
+        daemon
+    }
+
+    /// Starts the daemon and waits for nothing.
+    ///
+    /// # Panics
+    /// When it cannot be started at all.
+    #[track_caller]
+    pub fn launch(mut self) -> Daemon {
+        let at = |name: &str| self.folder.path().join(name);
+        let mut channels = BTreeMap::new();
+        for (number, name) in self.served.iter().enumerate() {
+            // By number: a name may hold what a path may not.
+            let channel = GuestChannel::listen_at(at(&format!("{number}.sock")));
+            push_channel(&mut self.channels, "unix", channel.path(), name);
+            if self.virtio.contains(name) {
+                push_line(&mut self.channels, "port = \"virtio\"");
+            }
+            channels.insert(name.clone(), channel);
+        }
+        let uri = self.uri.take().unwrap_or_else(|| {
+            let file = LibvirtFile::new(at("guests.xml"));
+            file.guests(self.guests.iter().cloned()).write()
+        });
+        if self.groups.is_empty() {
+            let everybody = self.guests.iter().map(Guest::name);
+            push_group(&mut self.groups, "everybody", everybody, "");
+        }
+        fs::write(at("fencewired.toml"), self.configuration(&uri)).expect("a configuration file");
+        let process = start(&at("fencewired.toml"), self.file_limit, &self.environment);
+        let Self { served, tcp, file_limit, environment, folder, .. } = self;
+        Daemon { process, channels, served, tcp, pumps: Vec::new(), file_limit, environment, folder }
+    }
+
+    fn configuration(&self, uri: &str) -> String {
+        let Self { folder, channels, groups, hypervisor, wire, .. } = self;
+        let folder = folder.path().to_str().expect("a test's paths are UTF-8");
+        format!(
+            "[[hypervisor]]
+uri = {uri}
+{hypervisor}
+[wire]
+classic = true
+{wire}
+[records]
+path = {records}
+
+[control]
+journal = {journal}
+{channels}{groups}",
+            uri = quoted(uri),
+            records = quoted(&format!("{folder}/records.jsonl")),
+            journal = quoted(&format!("{folder}/journal")),
+        )
+    }
+}
+
+fn push_line(section: &mut String, line: &str) {
+    writeln!(section, "{line}").expect("a String takes everything");
+}
+
+fn push_channel(channels: &mut String, kind: &str, path: &Path, guest: &str) {
+    let path = quoted(path.to_str().expect("a test's paths are UTF-8"));
+    let guest = quoted(guest);
+    write!(channels, "\n[[channel]]\nkind = \"{kind}\"\npath = {path}\nguest = {guest}\n")
+        .expect("a String takes everything");
+}
+
+fn push_group<'a>(groups: &mut String, name: &str, members: impl Iterator<Item = &'a str>, lines: &str) {
+    let members: Vec<_> = members.map(quoted).collect();
+    let (name, members) = (quoted(name), members.join(", "));
+    write!(groups, "\n[[group]]\nname = {name}\nmembers = [{members}]\nbudget_per_minute = 100000\n{lines}\n")
+        .expect("a String takes everything");
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            _ if letter.is_control() => {
+                write!(quoted, "\\u{:04x}", u32::from(letter)).expect("a String takes everything");
+            }
+            _ => quoted.push(letter),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
