@@ -1,8 +1,12 @@
 //! What Debian's `fence_virtd` 4.12.1 does and ours must not: the reasons for Fencewire, reproduced on the real daemon.
 //!
 //! Each test is one row; its doc says what ours does instead. When one of these fails, the daemon has changed, and the
-//! row should be looked at; it says nothing about Fencewire. Rows that the serial listener on libvirt's test driver
-//! cannot show (a libvirtd that restarts, several hosts, an unreadable key) are not here.
+//! row should be looked at; it says nothing about Fencewire. Here are those of its serial listener, in `theirs_tcp.rs` those
+//! of its TCP listener. Rows that neither on libvirt's test driver can show (a libvirtd that restarts, several hosts) are not
+//! here.
+
+#[path = "theirs_tcp.rs"]
+mod tcp;
 
 use std::collections::BTreeSet;
 use std::fs;
