@@ -2,10 +2,11 @@
 
 use fencewire_core::Trust;
 use fencewire_core::classic::key::{BadKey, Hash, KEY_MAX, Key};
+use rustix::fs::OFlags;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -53,6 +54,8 @@ impl Eq for Trusted {}
 pub enum KeyFileTrouble {
     /// It cannot be read.
     Unreadable(io::Error),
+    /// It is a folder, a device or the like.
+    NoFile,
     /// Others than its owner and group may read or write it: these are its permissions.
     OpenToOthers(u32),
     /// It holds nothing that is a key.
@@ -65,6 +68,7 @@ impl fmt::Display for KeyFileTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KeyFileTrouble::Unreadable(why) => write!(f, "cannot be read ({why}): let this program's user read it"),
+            KeyFileTrouble::NoFile => f.write_str("is no regular file: name a file that holds the key"),
             KeyFileTrouble::OpenToOthers(mode) => {
                 write!(
                     f,
@@ -88,8 +92,14 @@ impl fmt::Display for KeyFileTrouble {
 const NATIVE: &[u8] = b"fencewire-key-1";
 
 fn read_key(path: &Path) -> Result<Key, KeyFileTrouble> {
-    let file = File::open(path).map_err(KeyFileTrouble::Unreadable)?;
-    let mode = file.metadata().map_err(KeyFileTrouble::Unreadable)?.permissions().mode() & 0o7777;
+    // Without that, opening a fifo waits for somebody who writes to it.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path).map_err(KeyFileTrouble::Unreadable)?;
+    let metadata = file.metadata().map_err(KeyFileTrouble::Unreadable)?;
+    if !metadata.is_file() {
+        return Err(KeyFileTrouble::NoFile);
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o007 != 0 {
         return Err(KeyFileTrouble::OpenToOthers(mode));
     }

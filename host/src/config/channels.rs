@@ -85,6 +85,10 @@ impl Check<'_> {
             );
             self.error_at(listen, text);
         }
+        if let Some(address) = parsed.filter(|address: &SocketAddr| address.port() == 0) {
+            let text = format!("channel.listen = \"{address}\": port 0 is none; name the one that the agents call");
+            self.error_at(listen, text);
+        }
         parsed
     }
 
