@@ -8,22 +8,29 @@
 //! | `frames` | bytes on a channel that are no frame, half of one, or one that says nothing |
 //! | `names` | names of guests |
 //! | `peers` | who asks and does not read, or asks too much at once |
+//! | `callers` | who calls a TCP port and stops, dribbles, says nonsense, or too much |
+//! | `recordings` | who calls a TCP port with what it has heard of others, and no key |
+//! | `tcp_configuration` | a TCP port's keys in the configuration, its key file, its address |
 //! | `agent` | what `fence_wire` is given |
 //! | `tcp_peers` | who answers `fence_wire` by TCP |
 
 mod agent;
+mod callers;
 mod command_line;
 mod configuration;
 mod frames;
 mod names;
 mod peers;
+mod recordings;
+mod tcp_configuration;
 mod tcp_peers;
 
 use std::collections::BTreeMap;
 
-use fencewire_tests::daemon::{Daemon, ask, states};
+use fencewire_tests::daemon::{Daemon, Setup, ask, states};
 use fencewire_tests::guest_channel::{GuestChannel, IS_OFF, STATUS};
 use fencewire_tests::libvirt_file::{Guest, State};
+use fencewire_tests::tcp_channel::TcpChannel;
 
 /// A daemon whose guests are one that is on ("running"), one that is off ("stopped"), those whose channels are misused,
 /// and a witness with a channel of its own, all in one group.
@@ -37,12 +44,25 @@ impl Bed {
     /// With channels for these guests.
     #[track_caller]
     fn start(misused: impl IntoIterator<Item = Guest>) -> Self {
+        Self::of(Daemon::setup().served(misused))
+    }
+
+    /// With whatever else a daemon serves.
+    #[track_caller]
+    fn of(setup: Setup) -> Self {
         let targets = [Guest::new("running"), Guest::new("stopped").state(State::Shutoff)];
-        let served = misused.into_iter().chain([Guest::new("witness")]);
-        let mut daemon = Daemon::setup().known(targets).served(served).start();
+        let mut daemon = setup.known(targets).served([Guest::new("witness")]).start();
         let mut witness = daemon.channel("witness");
         let before = states(&mut witness);
         Self { daemon, witness, before }
+    }
+
+    /// With a TCP port.
+    #[track_caller]
+    fn with_tcp() -> (Self, TcpChannel) {
+        let bed = Self::of(Daemon::setup().tcp("everybody", ""));
+        let channel = bed.daemon.tcp(0).clone();
+        (bed, channel)
     }
 
     /// With a channel for one guest, which is returned.

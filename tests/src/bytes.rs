@@ -1,6 +1,5 @@
 //! What the beds that speak byte by byte share: reading with a deadline, and showing bytes.
 
-use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -29,11 +28,9 @@ pub(crate) fn read_at_most(mut stream: impl Read + AsFd, n: usize, deadline: Dur
     (bytes, false)
 }
 
-/// Bytes as a person reads them.
+/// Bytes as a person reads them: the first few of many.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let space = if text.is_empty() { "" } else { " " };
-        write!(text, "{space}{byte:02x}").expect("a String takes everything");
-        text
-    })
+    const SHOWN: usize = 256;
+    let shown = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    if bytes.len() > SHOWN { format!("{shown} and {} more", bytes.len() - SHOWN) } else { shown }
 }
