@@ -91,6 +91,31 @@ fn a_request_that_was_answered_while_it_waited_is_never_carried_out() {
     assert_eq!(queue.hypervisor.done_to("slow"), [Call::Start]);
 }
 
+/// Rule 2, time: nor is one that waited for its turn for a while, had it, and was answered "failed" before anything was
+/// begun. Its time goes from its receipt.
+#[test]
+fn a_request_that_was_answered_before_it_began_is_never_begun() {
+    let hypervisor = ScriptedHypervisor::with(["vm1", "vm2", "vm3"]);
+    let bed = BridgeBed::setup(&hypervisor).hypervisor(IMPATIENT).channels(["vm1", "vm2", "vm2"]).start();
+    let [mut vm1, mut vm2, mut witness] = ["vm1", "vm2", "vm2+"].map(|channel| bed.channel(channel));
+    // One holds vm1's `on` until vm2 has waited for a while, the other vm2's `off` until it is answered.
+    let (first, second) = (hypervisor.hold(Call::Look, "vm3"), hypervisor.hold(Call::State, "vm2"));
+    vm1.send(&frame(ON, "vm3"));
+    first.wait_for(1, DEADLINE);
+    let off = frame(OFF, "vm3");
+    vm2.send(&off);
+    assert_eq!(ask(&mut witness, STATUS, "vm1"), SUCCESS, "by now the bridge has read that");
+    // Long beside the time between an answer and the opening below, short beside the time that it has.
+    thread::sleep(Duration::from_millis(700));
+    first.open();
+    assert_eq!(reply(&vm1.read(REPLY_LENGTH, DEADLINE)), SUCCESS, "it runs");
+    second.wait_for(1, DEADLINE);
+    assert_eq!(reply(&vm2.read(REPLY_LENGTH, DEADLINE)), FAILED);
+    second.open();
+    assert_eq!(vm2.ask(&off, DEADLINE), FAILED, "the same request is over for good");
+    assert_eq!(hypervisor.done_to("vm3"), []);
+}
+
 /// Rule 2, withdrawn: a request whose connection has gone before it began is never begun. Sent again, it is a new one.
 #[test]
 fn a_request_whose_connection_closed_before_it_began_is_never_carried_out() {

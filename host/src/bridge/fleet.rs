@@ -415,8 +415,7 @@ impl Bridge {
     }
 
     /// Has an order carried out where its target is.
-    pub(super) fn carry_out(&mut self, mut order: Order) {
-        order.until = clock::now().plus(self.fleet.time_to_answer());
+    pub(super) fn carry_out(&mut self, order: Order) {
         match self.fleet.len() {
             1 => self.give(0, order),
             _ => self.search(order),

@@ -167,7 +167,9 @@ impl Bridge {
             Target::Name(name) => Some(name.as_str().to_owned()),
             Target::Uuid(_) => None,
         };
-        let (remember_until, until) = (request.remember_until(), request.deadline());
+        let remember_until = request.remember_until();
+        // However long it waits for its turn: what has not begun when its requester is told so does not begin.
+        let until = request.received().plus(self.fleet.time_to_answer()).min(request.deadline());
         let order = Order { permit, allowed, remember_until, by_name, earlier, guard: request.guard(), until };
         self.put(Waiting { order, received: request.received(), who: id });
     }
