@@ -40,12 +40,15 @@ fn meaning(action: u8, flags: u8, domain: &[u8]) -> Result<Ask, Malformed> {
 }
 
 fn target(bytes: &[u8]) -> Result<Option<Target>, BadName> {
-    let Ok(text) = core::str::from_utf8(bytes) else { return Err(BadName::NotUtf8) };
+    // What is wrong first is what is said.
+    let parsed = core::str::from_utf8(bytes);
+    let good = parsed.map_or_else(|why| why.valid_up_to(), str::len);
+    if String::from_utf8_lossy(&bytes[..good]).chars().any(char::is_control) {
+        return Err(BadName::Control);
+    }
+    let Ok(text) = parsed else { return Err(BadName::NotUtf8) };
     if text.is_empty() {
         return Ok(None);
-    }
-    if text.chars().any(char::is_control) {
-        return Err(BadName::Control);
     }
     let target = Target::parse(bytes).expect("nothing is wrong with it");
     let groups: Vec<&str> = text.split('-').collect();
