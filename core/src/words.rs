@@ -113,7 +113,7 @@ pub const NAME_MAX: usize = 63;
 
 /// A guest's name that any wire can carry: 1 to 63 bytes of UTF-8 without control characters, not shaped like a UUID.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct GuestName(heapless::Vec<u8, NAME_MAX, u8>);
+pub struct GuestName(heapless::Vec<u8, NAME_MAX>);
 
 /// Why some bytes are not a guest's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -274,7 +274,7 @@ fn a_guest_with_no_version_in_common_is_told_nothing_and_the_log_all() {
 fn fence_virts_wire_is_not_answered_to_an_enrolled_guest() {
     let mut end = answering(keys(1));
     for ask in [off("vm1"), status("vm1"), Ask::Monitor, Ask::List] {
-        assert_eq!(end.give(&frame(&ask, 7)), []);
+        assert_eq!(end.give(&frame(&ask, 7)), [Event::Refused(Refusal::OtherWire)], "for the log");
     }
     assert_eq!(end.later(10_000), []);
     assert_eq!(end.read(), []);

@@ -5,9 +5,12 @@
 //! loop would flatter us. So a round has few requests, and between rounds that memory passes.
 
 use fencewire_tests::daemon::Daemon;
-use fencewire_tests::fence_virt::FenceVirt;
+use fencewire_tests::fence_virt::{FenceVirt, by_tcp as by_tcp_to};
 use fencewire_tests::fence_virtd::FenceVirtd;
-use fencewire_tests::guest_channel::{GuestChannel, OFF, ON, REBOOT, REQUEST_LENGTH, STATUS, fresh_seqno, request};
+use fencewire_tests::fence_virtd_tcp::FenceVirtdTcp;
+use fencewire_tests::guest_channel::{
+    GuestChannel, OFF, ON, REBOOT, REPLY_LENGTH, REQUEST_LENGTH, STATUS, fresh_seqno, reply, request,
+};
 use fencewire_tests::libvirt_file::Guest;
 use fencewire_tests::process::{DEADLINE, Finished, Process, ours, program, run, wait_until};
 use std::fs;
@@ -31,6 +34,8 @@ const THEIR_MEMORY: Duration = Duration::from_secs(11);
 fn main() {
     machine();
     daemons();
+    sixteen();
+    by_tcp();
     agents();
 }
 
@@ -107,6 +112,76 @@ fn daemons() {
             shown(our_p50),
             shown(our_p99)
         );
+    }
+    println!();
+}
+
+/// Sixteen guests reboot sixteen others at once, each over its own channel.
+fn sixteen() {
+    const GUESTS: usize = 16;
+    let names = |kind: &str| (0..GUESTS).map(|number| format!("{kind}{number}")).collect::<Vec<_>>();
+    let (askers, targets) = (names("asker"), names("target"));
+    let all: Vec<&str> = askers.iter().chain(&targets).map(String::as_str).collect();
+    let guests = || all.iter().map(|name| Guest::new(name));
+    let reboot = |mut channels: Vec<GuestChannel>| {
+        let begun = Instant::now();
+        for (channel, target) in channels.iter_mut().zip(&targets) {
+            channel.send(&request(REBOOT, target.as_bytes(), fresh_seqno()));
+        }
+        for channel in &mut channels {
+            assert_eq!(reply(&channel.read(REPLY_LENGTH, DEADLINE * 2)), 0, "a reboot was not done");
+        }
+        begun.elapsed()
+    };
+    let theirs = FenceVirtd::start(guests());
+    let took_theirs = reboot(askers.iter().map(|asker| theirs.channel(asker)).collect());
+    drop(theirs);
+    let mut ours = Times::default();
+    for _ in 0..ROUNDS {
+        let mut daemon = Daemon::setup().served(guests()).group("all", &all, "").start();
+        ours.0.push(reboot(askers.iter().map(|asker| daemon.channel(asker)).collect()));
+    }
+    println!(
+        "{GUESTS} guests reboot {GUESTS} others at once: the time until all are answered; ours the median of {ROUNDS}.\n"
+    );
+    println!("| fence_virtd | fencewired | ratio |");
+    println!("|---|---|---|");
+    let median = ours.at(0.5);
+    let ratio = median.as_secs_f64() / took_theirs.as_secs_f64();
+    println!("| {} | {} | {ratio:.5} |\n", shown(took_theirs), shown(median));
+}
+
+/// `fence_virt -T` as a process, to either daemon.
+fn by_tcp() {
+    let guests = || ["asker", "target"].map(Guest::new);
+    let theirs = FenceVirtdTcp::start(guests());
+    let ours = Daemon::setup().known(guests()).group("all", &["asker", "target"], "").tcp("all", "").start();
+    let port = ours.tcp(0);
+    let mut rows = [("status", Times::default(), Times::default()), ("off", Times::default(), Times::default())];
+    let ask = |times: &mut Times, is_ours: bool, action: &str| {
+        let arguments = ["-o", action, "-H", "target"];
+        let done = if is_ours {
+            by_tcp_to(port.address(), port.key_file(), &arguments)
+        } else {
+            theirs.fence_virt(&arguments)
+        };
+        assert_eq!(done.code, Some(0), "{action}: {}", done.stdout);
+        times.0.push(done.elapsed);
+    };
+    for _ in 0..POWERS * ROUNDS {
+        for is_ours in [false, true] {
+            for (action, their_times, our_times) in &mut rows {
+                ask(if is_ours { our_times } else { their_times }, is_ours, action);
+            }
+            ask(&mut Times::default(), is_ours, "on");
+        }
+    }
+    println!("`fence_virt -T` as a process, from exec to exit; {} runs of each in turn.\n", POWERS * ROUNDS);
+    println!("| request | fence_virtd p50 | fencewired p50 | ratio |");
+    println!("|---|---|---|---|");
+    for (row, theirs, ours) in &mut rows {
+        let (theirs, ours) = (theirs.at(0.5), ours.at(0.5));
+        println!("| {row} | {} | {} | {:.2} |", shown(theirs), shown(ours), ours.as_secs_f64() / theirs.as_secs_f64());
     }
     println!();
 }
