@@ -10,6 +10,7 @@ use crate::guests::Requester;
 use crate::policy::{By, Via};
 use fencewire_core::{Answer, Details, Endpoint, Event, Listener, Millis, RequestId, Uuid};
 use mio::Token;
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,13 +18,6 @@ use std::time::Duration;
 /// Between two tries to open a channel: at first, and at most.
 const RETRY: Millis = Millis(50);
 const RETRY_MAX: Millis = Millis(1_000);
-
-/// Connections at a time on a channel that its guest calls. More wait until one goes.
-const CALLERS: usize = 4;
-
-/// Connections at a time on a TCP port. For another, the oldest goes that has proved nothing: who cannot prove anything
-/// does not keep out who can.
-const TCP_CALLERS: usize = 256;
 
 /// Bytes read from one connection before the others have their turn.
 const TURN: usize = 4_096;
@@ -39,8 +33,12 @@ pub(super) struct Channel {
     retry: Millis,
     /// Why it could not be opened last; said once in the log.
     why: Option<String>,
-    calls: Option<Calls>,
-    open: usize,
+    pub(super) calls: Option<Calls>,
+    /// More are to be let in at the end of this turn.
+    pub(super) is_again: bool,
+    pub(super) open: usize,
+    /// The connections of a TCP port, the oldest first.
+    pub(super) callers: BTreeSet<usize>,
     /// A reload took it away. It stays for the requests that came by it.
     pub(super) retired: bool,
     refusals: (Millis, u32),
@@ -55,7 +53,9 @@ impl Channel {
             retry: RETRY,
             why: None,
             calls: None,
+            is_again: false,
             open: 0,
+            callers: BTreeSet::new(),
             retired: false,
             refusals,
         }
@@ -120,7 +120,7 @@ impl Connection {
         self.listener.as_ref().is_some_and(|listener| listener.is_over())
     }
 
-    fn is_proved(&self) -> bool {
+    pub(super) fn is_proved(&self) -> bool {
         self.listener.as_ref().is_some_and(|listener| listener.is_proved())
     }
 
@@ -191,7 +191,13 @@ impl Bridge {
         Ok(())
     }
 
-    fn connect(&mut self, at: usize, mut stream: Stream, from: Option<IpAddr>, now: Millis) -> io::Result<()> {
+    pub(super) fn connect(
+        &mut self,
+        at: usize,
+        mut stream: Stream,
+        from: Option<IpAddr>,
+        now: Millis,
+    ) -> io::Result<()> {
         let channel = &self.channels[at];
         let listener = match &channel.spec {
             ChannelSpec::Guest(_) => None,
@@ -208,6 +214,10 @@ impl Bridge {
         let channel = &mut self.channels[at];
         channel.why = None;
         channel.open += 1;
+        if from.is_some() {
+            // Tokens count up.
+            channel.callers.insert(token);
+        }
         match from {
             // Anybody who can reach the port can fill the log with these.
             Some(from) => tracing::debug!(channel = channel.name, %from, "connected"),
@@ -266,45 +276,12 @@ impl Bridge {
             connection.ends |= ends;
         }
         if let Some(channel) = self.listeners.get(&token).copied() {
-            self.accept_callers(channel);
+            self.channels[channel].is_again = false;
+            if self.accept_callers(channel) {
+                self.call_again(channel);
+            }
         } else if Token(token) != WAKE {
             self.turn(token);
-        }
-    }
-
-    fn accept_callers(&mut self, at: usize) {
-        while self.stopping.is_none() && self.has_room(at) {
-            let Some(calls) = &self.channels[at].calls else { return };
-            match calls.accept() {
-                Ok((stream, from)) => {
-                    if let Err(why) = self.connect(at, stream, from, clock::now()) {
-                        tracing::warn!(channel = self.channels[at].name, %why, "a caller could not be served");
-                    }
-                }
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return,
-                Err(why) if matches!(why.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
-                Err(why) => {
-                    // Out of descriptors, say: those that go free them.
-                    tracing::warn!(channel = self.channels[at].name, %why, "a caller could not be accepted");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Whether one more caller can be served, if need be in place of one that has proved nothing.
-    fn has_room(&mut self, at: usize) -> bool {
-        let channel = &self.channels[at];
-        match channel.spec {
-            ChannelSpec::Guest(_) => channel.open < CALLERS,
-            ChannelSpec::Keyed(_) if channel.open < TCP_CALLERS => true,
-            ChannelSpec::Keyed(_) => {
-                let unproved = self.connections.iter().filter(|(_, open)| open.channel == at && !open.is_proved());
-                // Tokens count up.
-                let Some(oldest) = unproved.map(|(token, _)| *token).min() else { return false };
-                self.end(oldest, "another calls, and it has proved nothing yet");
-                true
-            }
         }
     }
 
@@ -436,11 +413,12 @@ impl Bridge {
         self.pump(token);
     }
 
-    fn end(&mut self, token: usize, why: &str) -> Option<Connection> {
+    pub(super) fn end(&mut self, token: usize, why: &str) -> Option<Connection> {
         let mut connection = self.connections.remove(&token)?;
         let _ = connection.stream.deregister(self.poll.registry());
         let channel = &mut self.channels[connection.channel];
         channel.open -= 1;
+        channel.callers.remove(&token);
         match connection.from {
             Some(from) if !connection.is_over() && !connection.is_proved() && channel.may_log_refusal(clock::now()) => {
                 let hint = "it may have another key or another auth than channel.auth, or be no fence agent at all";
@@ -466,7 +444,8 @@ impl Bridge {
             return;
         }
         if channel.listens() {
-            return self.accept_callers(at);
+            // Whoever waits was told of already, and is let in now that there is room.
+            return self.call_again(at);
         }
         // One that is closed as soon as it is opened is not tried in a tight circle.
         if connection.heard || now.since(connection.opened) >= RETRY_MAX {

@@ -5,6 +5,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `callers` | who calls a channel that listens |
 //! | `connections` | channels opened, read, written, closed and opened again |
 //! | `fleet` | the hypervisors: which is asked what, and what their answers make together |
 //! | `reload` | another configuration in place of the one that is served |
@@ -13,6 +14,7 @@
 //! | `refusals` | what the log says of bytes for which nothing was done |
 //! | `memory` | what is remembered of whoever asks |
 
+mod callers;
 mod connections;
 mod fleet;
 mod memory;
@@ -80,7 +82,7 @@ pub struct Bridge {
     /// Listening sockets: which channel's.
     listeners: HashMap<usize, usize>,
     next_token: usize,
-    /// Connections with more to read than one turn takes.
+    /// Connections with more to read than one turn takes, and sockets on which more may call.
     again: VecDeque<usize>,
     buffer: Box<[u8; 4096]>,
     roster: Roster,
@@ -323,7 +325,7 @@ impl Bridge {
             self.due();
             for _ in 0..self.again.len() {
                 if let Some(token) = self.again.pop_front() {
-                    self.guarded(token, Bridge::turn);
+                    self.guarded(token, |bridge, token| bridge.ready(token, false));
                 }
             }
         }

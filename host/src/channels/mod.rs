@@ -72,7 +72,7 @@ impl ChannelSpec {
                     unix::listen(&channel.path, mode).map(|listener| Opened::Calls(Calls::Unix(listener)))
                 }
             },
-            ChannelSpec::Keyed(channel) => TcpListener::bind(channel.listen).map(|tcp| Opened::Calls(Calls::Tcp(tcp))),
+            ChannelSpec::Keyed(channel) => tcp::listen(channel.listen).map(|tcp| Opened::Calls(Calls::Tcp(tcp))),
         }
     }
 

@@ -1,14 +1,27 @@
-//! Whom a TCP port believes: the key's holders, and how a key file is read.
+//! A TCP port; whom it believes: the key's holders; and how a key file is read.
 
 use fencewire_core::Trust;
 use fencewire_core::classic::key::{BadKey, Hash, KEY_MAX, Key};
+use mio::net::TcpListener;
 use rustix::fs::OFlags;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use zeroize::Zeroizing;
+
+/// Callers that may wait to be let in. One for whom there is no place tries again a second later.
+const WAITING: i32 = 1_024;
+
+/// Listens there.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // It listens already, for fewer.
+    rustix::net::listen(&listener, WAITING)?;
+    Ok(listener)
+}
 
 /// A [`Trust`] that can be told from another.
 #[derive(Debug, Clone)]
