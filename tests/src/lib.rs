@@ -12,6 +12,7 @@
 //! | [`fence_virt`] | Debian's `fence_virt`, on a pseudo-terminal whose other end is a unix socket, or by TCP |
 //! | [`daemon`] | the real `fencewired`, on libvirt's test driver |
 //! | [`node`] | a cluster node for Pacemaker's programs, in namespaces |
+//! | [`real_libvirt`] | a libvirtd of one's own with real QEMU processes, several at a time |
 //! | [`scripted`] | the programmable hypervisor: what libvirt will not do on demand |
 //! | [`bridge_bed`] | the bridge in this process, between the programmable hypervisor and guests' channels |
 //!
@@ -30,5 +31,6 @@ pub mod guest_channel;
 pub mod libvirt_file;
 pub mod node;
 pub mod process;
+pub mod real_libvirt;
 pub mod scripted;
 pub mod tcp_channel;

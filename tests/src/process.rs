@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -92,6 +92,18 @@ impl Process {
         // which is its own affair; the write error says no more than that.
         thread::spawn(move || drop(pipe.write_all(&input)));
         process
+    }
+
+    /// Starts `command` with a pipe on its standard input, which ends when the pipe is dropped.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn start_with_pipe(command: &mut Command) -> (Self, ChildStdin) {
+        command.stdin(Stdio::piped());
+        let mut process = Self::spawn(command);
+        let pipe = process.child.stdin.take().expect("standard input was made a pipe");
+        (process, pipe)
     }
 
     #[track_caller]
@@ -237,13 +249,25 @@ fn package_of(name: &str) -> &str {
         "crm_mon" | "crm_node" | "crm_resource" | "crm_verify" | "cibadmin" | "stonith_admin" => "pacemaker-cli-utils",
         "crm" => "crmsh",
         "ip" => "iproute2",
-        "nsenter" | "unshare" => "util-linux",
+        "nsenter" | "setpriv" | "unshare" => "util-linux",
         "udevadm" => "udev",
         "xmllint" => "libxml2-utils",
         _ if name.starts_with("systemd") => "systemd",
         // Named like their packages: make, socat, corosync, pcs, strace, ...
         _ => name,
     }
+}
+
+/// A program of the tests' own, from `src/bin`, which cargo has built together with the test that asks for it.
+///
+/// # Panics
+/// Where it is missing.
+#[track_caller]
+pub fn of_the_tests(name: &str) -> PathBuf {
+    let this = env::current_exe().expect("a test has a path");
+    // A test lies in a folder below the one with the programs.
+    let found = this.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| is_program(path));
+    found.unwrap_or_else(|| panic!("{name} is missing: `cargo build -p fencewire-tests --bin {name}` makes it"))
 }
 
 /// One of our own programs (`fencewired`, `fence_wire`): in the folder that `FENCEWIRE_PROGRAMS` names, else where

@@ -1,0 +1,99 @@
+//! A QEMU that hangs, a libvirtd that hangs, and one that is killed.
+
+use std::time::{Duration, Instant};
+
+use fencewire_tests::guest_channel::{FAILED, IS_OFF, MONITOR, OFF, REBOOT, REPLY_LENGTH, STATUS, SUCCESS, reply};
+use fencewire_tests::process::{DEADLINE, wait_until};
+
+use crate::common::{TARGET, ask, frame, host_with_target, serve, setup, start};
+
+/// libvirt needs 10 s to end a QEMU that hangs, by SIGKILL in the end. That is in time.
+#[test]
+fn a_qemu_that_hangs_is_fenced_when_libvirt_has_killed_it() {
+    let (host, qemu) = host_with_target();
+    let (_daemon, mut asker) = serve(&host);
+    qemu.hang();
+    assert_eq!(asker.ask(&frame(OFF), DEADLINE), SUCCESS);
+    assert!(!qemu.lives());
+}
+
+/// With less time the answer is "failed" while it lives; whoever repeats the request learns what came of it, and it is
+/// destroyed once.
+#[test]
+fn a_qemu_that_hangs_for_longer_than_there_is_time_is_not_said_to_be_fenced() {
+    let (host, qemu) = host_with_target();
+    let (_daemon, mut asker) = start(setup(&host).hypervisor("deadline_ms = 1500"));
+    qemu.hang();
+    let off = frame(OFF);
+    assert_eq!(asker.ask(&off, DEADLINE), FAILED);
+    assert!(qemu.lives(), "else it is not what this test is about");
+    assert!(qemu.ends_within(DEADLINE), "what was handed to libvirt cannot be withdrawn");
+    assert_eq!(asker.ask(&off, DEADLINE), SUCCESS);
+    assert_eq!(host.told("virDomainDestroy", TARGET), 1);
+}
+
+/// Nothing was handed to a libvirtd that hung before the request came, so nothing happens when it goes on.
+#[test]
+fn a_libvirtd_that_hangs_is_told_nothing_that_it_would_do_later() {
+    for action in [OFF, REBOOT] {
+        let (host, qemu) = host_with_target();
+        let (_daemon, mut asker) = start(setup(&host).hypervisor("deadline_ms = 1500"));
+        host.hang();
+        let first = frame(action);
+        assert_eq!(asker.ask(&first, DEADLINE), FAILED);
+        assert_eq!(ask(&mut asker, STATUS, TARGET), FAILED);
+        host.go_on();
+        wait_until(DEADLINE, "the bridge to see the guest again", || {
+            (ask(&mut asker, STATUS, TARGET) == SUCCESS).then_some(())
+        });
+        assert_eq!(asker.ask(&first, DEADLINE), FAILED, "that request is over");
+        assert!(qemu.lives());
+        assert_eq!(host.told("virDomainDestroy", TARGET), 0);
+        assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
+        assert!(!qemu.lives());
+    }
+}
+
+/// A libvirtd that hangs when it was told: that is not called back, and is not said to have happened.
+#[test]
+fn a_libvirtd_that_hangs_in_a_destroy_is_not_believed_before_it_says_so() {
+    let (host, qemu) = host_with_target();
+    let (_daemon, mut asker) = start(setup(&host).hypervisor("deadline_ms = 1500"));
+    qemu.hang();
+    let off = frame(OFF);
+    asker.send(&off);
+    wait_until(DEADLINE, "the destroy", || (host.told("virDomainDestroy", TARGET) == 1).then_some(()));
+    host.hang();
+    assert_eq!(reply(&asker.read(REPLY_LENGTH, DEADLINE)), FAILED);
+    assert!(qemu.lives());
+    host.go_on();
+    assert!(qemu.ends_within(DEADLINE));
+    assert_eq!(asker.ask(&off, DEADLINE), SUCCESS);
+    assert_eq!(host.told("virDomainDestroy", TARGET), 1);
+}
+
+/// A libvirtd that is killed takes no guest with it. While it is gone nothing is known and nothing is done, and that is
+/// said at once; when it is back, so is the bridge.
+#[test]
+fn a_libvirtd_that_was_killed_is_found_again() {
+    let (mut host, qemu) = host_with_target();
+    let (_daemon, mut asker) = serve(&host);
+    assert_eq!(ask(&mut asker, STATUS, TARGET), SUCCESS);
+    host.kill();
+    let begun = Instant::now();
+    for action in [STATUS, OFF, REBOOT, MONITOR] {
+        assert_eq!(asker.ask(&frame(action), DEADLINE), FAILED, "action {action}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+    assert!(qemu.lives());
+    host.start_again();
+    assert_eq!(ask(&mut asker, STATUS, TARGET), SUCCESS);
+    host.stop();
+    host.start_again();
+    assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
+    assert!(!qemu.lives());
+    host.kill();
+    host.start_again();
+    assert_eq!(ask(&mut asker, STATUS, TARGET), IS_OFF);
+    assert_eq!(host.destroyed(TARGET), 1);
+}

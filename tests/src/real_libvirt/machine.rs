@@ -1,0 +1,152 @@
+//! A guest's XML, and what runs in it: at most one boot sector. A BIOS that finds nothing to boot sits there and uses
+//! no processor, which is all that a guest has to do to be fenced.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::libvirt_file::{escaped, uuid_of};
+use crate::process::program;
+
+/// A guest of a [`Host`](super::Host): a PC with 16 MiB, no disk and no network, running nothing, until told otherwise.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    name: String,
+    program: Program,
+    devices: String,
+}
+
+/// What a guest runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// The BIOS, which finds nothing to boot.
+    Nothing,
+    /// Tells its panic device that its system has crashed; libvirt leaves it there, "crashed (panicked)".
+    Panics,
+    /// Writes to each of 32 MiB once: a migration at 1 MiB/s takes half a minute, and none at full speed.
+    FillsMemory,
+}
+
+impl Machine {
+    /// A guest of that name, whose UUID is made from the name: the same name has the same UUID everywhere.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), program: Program::Nothing, devices: String::new() }
+    }
+
+    /// Gives it something to run.
+    #[must_use]
+    pub fn runs(mut self, program: Program) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// Gives it a serial port, its `/dev/ttyS0`, on the unix socket `path`, on which QEMU listens.
+    #[must_use]
+    pub fn serial(self, path: &Path) -> Self {
+        self.device("serial", path, "<target port='0'/>")
+    }
+
+    /// Gives it a virtio-serial port that it knows as `target`, on the unix socket `path`, on which QEMU listens.
+    #[must_use]
+    pub fn channel(self, target: &str, path: &Path) -> Self {
+        let target = format!("<target type='virtio' name='{}'/>", escaped(target));
+        self.device("channel", path, &target)
+    }
+
+    fn device(mut self, kind: &str, path: &Path, target: &str) -> Self {
+        let path = escaped(path.to_str().expect("a test's paths are UTF-8"));
+        writeln!(self.devices, "    <{kind} type='unix'><source mode='bind' path='{path}'/>{target}</{kind}>")
+            .expect("a String takes everything");
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[track_caller]
+    pub(super) fn xml(&self, folder: &Path) -> String {
+        let Self { name, program: runs, devices } = self;
+        let (name, uuid) = (escaped(name), uuid_of(name));
+        let emulator = program("qemu-system-x86_64").display().to_string();
+        let (memory, floppy) = match runs {
+            Program::Nothing => (16, String::new()),
+            Program::Panics | Program::FillsMemory => {
+                let path = escaped(&runs.image(folder).display().to_string());
+                let disk = format!(
+                    "<disk type='file' device='floppy'><driver name='qemu' type='raw'/><source file='{path}'/>\
+                     <target dev='fda' bus='fdc'/><readonly/></disk>"
+                );
+                (32, disk)
+            }
+        };
+        format!(
+            "<domain type='qemu'>
+  <name>{name}</name>
+  <uuid>{uuid}</uuid>
+  <memory unit='MiB'>{memory}</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type><boot dev='fd'/></os>
+  <on_crash>preserve</on_crash>
+  <devices>
+    <emulator>{emulator}</emulator>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    <panic model='isa'/>
+    {floppy}
+{devices}  </devices>
+</domain>
+"
+        )
+    }
+}
+
+impl Program {
+    /// The floppy that it is booted from.
+    pub(super) fn image(self, folder: &Path) -> PathBuf {
+        folder.join(format!("{self:?}.img"))
+    }
+
+    /// What is on that floppy: a boot sector.
+    pub(super) fn sector(self) -> [u8; 512] {
+        let code: &[u8] = match self {
+            Program::Nothing => &[],
+            Program::Panics => &[
+                0xba, 0x05, 0x05, // mov dx, 0x505     the panic device
+                0xb0, 0x01, //       mov al, 1
+                0xee, //             out dx, al
+                0xf4, //             hlt
+                0xeb, 0xfd, //       jmp back
+            ],
+            // Real mode with one segment of 4 GiB.
+            Program::FillsMemory => &[
+                0xfa, //                                      cli
+                0x31, 0xc0, //                                xor ax, ax
+                0x8e, 0xd8, //                                mov ds, ax
+                0x0f, 0x01, 0x16, 0x4a, 0x7c, //              lgdt [0x7c4a]
+                0x0f, 0x20, 0xc0, //                          mov eax, cr0
+                0x0c, 0x01, //                                or al, 1
+                0x0f, 0x22, 0xc0, //                          mov cr0, eax
+                0xbb, 0x08, 0x00, //                          mov bx, 8
+                0x8e, 0xdb, //                                mov ds, bx
+                0x24, 0xfe, //                                and al, 0xfe
+                0x0f, 0x22, 0xc0, //                          mov cr0, eax
+                0x66, 0xbf, 0x00, 0x00, 0x10, 0x00, //        mov edi, 1 MiB
+                0x67, 0x66, 0x89, 0x3f, //                    mov [edi], edi
+                0x66, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, //  add edi, 4096
+                0x66, 0x81, 0xff, 0x00, 0x00, 0x00, 0x02, //  cmp edi, 32 MiB
+                0x72, 0xec, //                                jb back
+                0xfb, //                                      sti
+                0xf4, //                                      hlt
+                0xeb, 0xfd, //                                jmp back
+                0, 0, 0, 0, 0, 0, 0, 0, //                    no segment
+                0xff, 0xff, 0, 0, 0, 0x92, 0xcf, 0, //        all of memory, as data
+                0x0f, 0x00, 0x3a, 0x7c, 0x00, 0x00, //        the table of these two
+            ],
+        };
+        let mut sector = [0; 512];
+        sector[..code.len()].copy_from_slice(code);
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+        sector
+    }
+}
