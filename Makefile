@@ -105,6 +105,7 @@ fuzz: ## look for inputs that break a promise of the core; TIME=60 seconds for e
 	@tests/fuzz/run $(or $(TIME),60)
 
 bench: build ## measure, beside what it replaces
+	cargo build --release -p fencewire-tests --bins
 	TMPDIR=$(or $(wildcard /dev/shm),/tmp) cargo run --release -p fencewire-tests --bin bench
 
 demo: build ## one guest fences another, on this machine, without a hypervisor

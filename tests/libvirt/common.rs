@@ -6,6 +6,8 @@ use fencewire_tests::libvirt_file::Guest;
 use fencewire_tests::process::{DEADLINE, wait_until};
 use fencewire_tests::real_libvirt::{Host, Machine, Qemu};
 
+use fencewired::power::incarnation::NAMESPACE;
+
 pub(crate) use fencewire_tests::daemon::ask;
 
 /// Who asks: a guest that runs on the first host.
@@ -57,4 +59,16 @@ pub(crate) fn frame(action: u8) -> [u8; REQUEST_LENGTH] {
 #[track_caller]
 pub(crate) fn wait_for_state(host: &Host, name: &str, state: &str) {
     wait_until(DEADLINE, &format!("{name} to be {state}"), || (host.state(name) == state).then_some(()));
+}
+
+/// The mark of the target's run, if it runs and has one.
+#[track_caller]
+pub(crate) fn mark(host: &Host) -> Option<String> {
+    host.try_virsh(&["metadata", TARGET, NAMESPACE, "--live"]).ok()
+}
+
+/// Waits until the target's run is marked.
+#[track_caller]
+pub(crate) fn wait_for_mark(host: &Host) -> String {
+    wait_until(DEADLINE, "the target's run to be marked", || mark(host))
 }

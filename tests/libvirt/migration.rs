@@ -1,83 +1,225 @@
-//! A guest that is being migrated from one libvirtd to the other, or has just been.
+//! A guest that is being migrated from one libvirtd to the other, or has just been: "fenced" is never said of it while a
+//! process of it lives on either.
 
+use std::thread;
 use std::time::Duration;
 
-use fencewire_tests::daemon::Daemon;
-use fencewire_tests::guest_channel::{FAILED, GuestChannel, OFF, REPLY_LENGTH, STATUS, SUCCESS, reply};
+use fencewire_tests::daemon::{Daemon, Setup};
+use fencewire_tests::guest_channel::{FAILED, GuestChannel, IS_OFF, OFF, ON, REBOOT, STATUS, SUCCESS};
 use fencewire_tests::process::{DEADLINE, Process, wait_until};
 use fencewire_tests::real_libvirt::{Host, Machine, Program, Qemu};
+use rustix::process::Signal;
 
-use crate::common::{TARGET, ask, frame, host, setup, start};
+use crate::common::{ASKER, TARGET, ask, frame, host, mark, setup, start, wait_for_mark, wait_for_state};
 
-/// Two hosts, and the target on its way from the first to the second for as long as it is let.
-struct Migrating {
+/// The source libvirtd sees to the migration, so `virsh` only waits for it.
+const BY_SOURCE: &[&str] = &["--p2p"];
+/// `virsh` sees to it, step by step.
+const BY_VIRSH: &[&str] = &[];
+
+/// Two hosts; the asker runs on the first.
+struct Hosts {
     from: Host,
     to: Host,
-    qemu: Qemu,
-    migration: Process,
 }
 
-impl Migrating {
+/// The target on its way from the first to the second.
+struct Migration<'a> {
+    hosts: &'a Hosts,
+    /// Its process on the first.
+    qemu: Qemu,
+    process: Process,
+}
+
+impl Hosts {
     #[track_caller]
-    fn start(flags: &[&str]) -> Self {
+    fn new() -> Self {
         let (from, to) = (host(), Host::start());
-        let qemu = from.run(&Machine::new(TARGET).runs(Program::FillsMemory));
-        from.virsh(&["migrate-setspeed", TARGET, "1"]);
-        let migration = from.start_migration(TARGET, &to, flags);
-        let this = Self { from, to, qemu, migration };
-        wait_until(DEADLINE, "memory on its way", || {
-            let job = this.from.virsh(&["domjobinfo", TARGET]);
-            job.lines().any(|line| line.starts_with("Memory processed:") && !line.contains(" 0.000 ")).then_some(())
-        });
-        this
+        from.define(&Machine::new(TARGET).runs(Program::FillsMemory));
+        Self { from, to }
     }
 
-    /// Lets it come to its end.
-    fn hurry(&self) {
-        // It may have ended.
-        drop(self.from.try_virsh(&["migrate-setspeed", TARGET, "10000"]));
+    /// What a bridge that knows both is to serve.
+    fn setup(&self) -> Setup {
+        setup(&self.from).beside(&self.to.uri())
     }
 
     /// A bridge that knows both.
+    #[track_caller]
     fn serve(&self) -> (Daemon, GuestChannel) {
-        start(setup(&self.from).beside(&self.to.uri()).hypervisor("deadline_ms = 6000"))
+        start(self.setup().hypervisor("deadline_ms = 6000"))
+    }
+
+    /// Lets the target go, so slowly that it is on its way until it is [hurried](Migration::hurry).
+    #[track_caller]
+    fn migrate_slowly(&self, way: &[&str]) -> Migration<'_> {
+        let qemu = self.from.try_qemu(TARGET).unwrap_or_else(|| self.from.switch_on(TARGET));
+        self.from.virsh(&["migrate-setspeed", TARGET, "1"]);
+        let process = self.from.start_migration(TARGET, &self.to, way);
+        wait_until(DEADLINE, "memory on its way", || {
+            let job = self.from.virsh(&["domjobinfo", TARGET]);
+            job.lines().any(|line| line.starts_with("Memory processed:") && !line.contains(" 0.000 ")).then_some(())
+        });
+        Migration { hosts: self, qemu, process }
     }
 
     fn states(&self) -> String {
         let of = |host: &Host| host.try_virsh(&["domstate", "--reason", TARGET]);
-        format!("{:?} {:?}", of(&self.from), of(&self.to))
+        format!("{:?} there, {:?} here", of(&self.to), of(&self.from))
     }
+}
 
-    /// Says that "fenced" was no lie: no process of the guest lives now, and none comes back.
+impl Migration<'_> {
+    /// Lets it come to its end.
     #[track_caller]
-    fn expect_fenced(&mut self) {
-        self.expect_no_process();
-        self.migration.wait(DEADLINE);
-        self.expect_no_process();
+    fn hurry(&self) {
+        self.hosts.from.virsh(&["migrate-setspeed", TARGET, "10000"]);
     }
 
+    /// Lets it come to its end, and waits for that.
+    #[track_caller]
+    fn arrive(&mut self) {
+        self.hurry();
+        self.process.wait(DEADLINE);
+        assert_eq!(self.hosts.from.state(TARGET), "shut off (migrated)");
+    }
+
+    /// Says that nothing of the target lives.
     #[track_caller]
     fn expect_no_process(&self) {
-        let lives = [self.from.qemus(TARGET), self.to.qemus(TARGET)];
-        assert!(!self.qemu.lives() && lives.iter().all(Vec::is_empty), "it lives: {lives:?}, {}", self.states());
+        let Hosts { from, to } = self.hosts;
+        let lives = self.qemu.lives() || !from.qemus(TARGET).is_empty() || !to.qemus(TARGET).is_empty();
+        assert!(!lives, "it lives: {}", self.hosts.states());
+    }
+
+    /// Says that "fenced" was no lie, now and when the migration has come to whatever end it comes to.
+    #[track_caller]
+    fn expect_fenced_for_good(&mut self) {
+        self.expect_no_process();
+        self.process.wait(DEADLINE);
+        self.expect_no_process();
     }
 }
 
-/// In the middle: its migration is ended, then it is fenced.
+/// In the middle: its migration is ended, and it is fenced where it comes from.
 #[test]
 fn a_guest_is_fenced_in_the_middle_of_its_migration() {
-    let mut migrating = Migrating::start(&["--p2p"]);
-    let (_daemon, mut asker) = migrating.serve();
-    println!("{}", ask(&mut asker, STATUS, TARGET));
+    let hosts = Hosts::new();
+    let mut migration = hosts.migrate_slowly(BY_SOURCE);
+    let (_daemon, mut asker) = hosts.serve();
+    assert_eq!(ask(&mut asker, STATUS, TARGET), FAILED, "both hosts show it");
     assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
-    migrating.expect_fenced();
+    migration.expect_fenced_for_good();
 }
 
-/// In the middle, by a bridge that knows its source only.
+/// It hangs on its way, so that its migration cannot be ended: nothing is done to it, then or later.
 #[test]
-fn a_guest_is_fenced_by_a_bridge_that_knows_where_it_comes_from() {
-    let mut migrating = Migrating::start(&["--p2p"]);
-    let (_daemon, mut asker) = start(setup(&migrating.from));
+fn a_guest_that_hangs_in_the_middle_of_its_migration_is_left_alone() {
+    let hosts = Hosts::new();
+    let migration = hosts.migrate_slowly(BY_SOURCE);
+    let (_daemon, mut asker) = start(hosts.setup().hypervisor("deadline_ms = 2500"));
+    migration.qemu.hang();
+    let off = frame(OFF);
+    assert_eq!(asker.ask(&off, DEADLINE), FAILED);
+    migration.qemu.go_on();
+    wait_until(DEADLINE, "what was begun to end", || (ask(&mut asker, ON, TARGET) == SUCCESS).then_some(()));
+    assert_eq!(asker.ask(&off, DEADLINE), FAILED, "that request is over");
+    assert_eq!(hosts.from.told("virDomainDestroy", TARGET), 0);
     assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
-    migrating.expect_fenced();
+    migration.expect_no_process();
+}
+
+/// In the middle, by a bridge that knows only the host that it comes from, and one that knows only where it goes.
+#[test]
+fn a_guest_is_fenced_in_the_middle_of_its_migration_where_it_runs() {
+    let hosts = Hosts::new();
+    let mut migration = hosts.migrate_slowly(BY_SOURCE);
+    hosts.to.run(&Machine::new(ASKER));
+    let (_daemon, mut asker) = start(setup(&hosts.to).hypervisor("deadline_ms = 1500"));
+    assert_eq!(ask(&mut asker, OFF, TARGET), FAILED, "it is not there yet, or was never there");
+    let (_daemon, mut asker) = start(setup(&hosts.from));
+    assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
+    migration.expect_fenced_for_good();
+}
+
+/// Just arrived: it is off where it came from, "migrated", and is fenced where it is. It is the same run of it.
+#[test]
+fn a_guest_is_fenced_where_it_was_migrated_to() {
+    let hosts = Hosts::new();
+    hosts.from.switch_on(TARGET);
+    let (_daemon, mut asker) = hosts.serve();
+    let marked = wait_for_mark(&hosts.from);
+    let mut migration = hosts.migrate_slowly(BY_SOURCE);
+    migration.arrive();
+    assert_eq!(mark(&hosts.to), Some(marked));
+    let there = hosts.to.qemu(TARGET);
+    assert_eq!(ask(&mut asker, STATUS, TARGET), SUCCESS);
+    assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
+    assert!(!there.lives());
+    migration.expect_no_process();
+    assert_eq!(ask(&mut asker, STATUS, TARGET), IS_OFF, "both say so");
+}
+
+/// Just arrived on a host that the bridge does not know: for all that is known, it is not off.
+#[test]
+fn a_guest_that_went_to_a_host_that_nobody_knows_is_never_fenced() {
+    let hosts = Hosts::new();
+    let mut migration = hosts.migrate_slowly(BY_SOURCE);
+    let (_daemon, mut asker) = start(setup(&hosts.from));
+    migration.arrive();
+    for action in [STATUS, OFF, REBOOT, ON] {
+        assert_eq!(ask(&mut asker, action, TARGET), FAILED, "action {action}");
+    }
+    assert!(hosts.to.qemu(TARGET).lives());
+}
+
+/// All of it is across and it stands still on both hosts, because whoever sees to the migration hangs. While a process of
+/// it is left, on whichever of them, it is not said to be fenced.
+#[test]
+fn a_guest_that_may_go_on_on_either_host_is_not_fenced() {
+    let hosts = Hosts::new();
+    let mut migration = hosts.migrate_slowly(BY_VIRSH);
+    let (_daemon, mut asker) = hosts.serve();
+    migration.process.signal(Signal::STOP);
+    migration.hurry();
+    wait_for_state(&hosts.from, TARGET, "paused (migrating)");
+    assert_eq!(ask(&mut asker, OFF, TARGET), FAILED);
+    migration.process.signal(Signal::CONT);
+    migration.process.wait(DEADLINE);
+    assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
+    migration.expect_no_process();
+}
+
+/// The host that it leaves hangs. It runs there, and that it is paused on the other is no sign of anything.
+#[test]
+fn a_guest_that_leaves_a_host_that_hangs_is_not_fenced() {
+    let hosts = Hosts::new();
+    let migration = hosts.migrate_slowly(BY_SOURCE);
+    let (_daemon, mut asker) = hosts.serve();
+    hosts.from.hang();
+    assert_eq!(ask(&mut asker, OFF, TARGET), FAILED);
+    assert!(migration.qemu.lives());
+    hosts.from.go_on();
+    wait_until(DEADLINE, "a fence that works", || (ask(&mut asker, OFF, TARGET) == SUCCESS).then_some(()));
+    migration.expect_no_process();
+}
+
+/// At any moment of a migration, however it is seen to: what is answered is so, and stays so.
+#[test]
+fn a_guest_is_fenced_at_any_moment_of_its_migration() {
+    let hosts = Hosts::new();
+    let (_daemon, mut asker) = hosts.serve();
+    for moment in 0..10 {
+        let qemu = hosts.from.switch_on(TARGET);
+        let process = hosts.from.start_migration(TARGET, &hosts.to, if moment % 2 == 0 { BY_SOURCE } else { BY_VIRSH });
+        let mut migration = Migration { hosts: &hosts, qemu, process };
+        // It takes half a second to two, more than half of which is the other QEMU's start.
+        thread::sleep(Duration::from_millis(moment * 90));
+        if ask(&mut asker, OFF, TARGET) == SUCCESS {
+            migration.expect_fenced_for_good();
+        }
+        migration.process.wait(DEADLINE);
+        assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS, "when it is over, {}", hosts.states());
+        migration.expect_no_process();
+    }
 }

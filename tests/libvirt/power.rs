@@ -31,5 +31,5 @@ fn power_is_what_the_processes_say() {
     assert_eq!(ask(&mut asker, ON, TARGET), SUCCESS, "it is on already");
     assert!(third.lives());
     assert_eq!((host.told("virDomainDestroy", TARGET), host.destroyed(TARGET)), (2, 2));
-    assert_eq!((host.told("virDomainCreateWithFlags", TARGET), host.told("virDomainCreate",TARGET)), (2, 1));
+    assert_eq!((host.told("virDomainCreateWithFlags", TARGET), host.told("virDomainCreate", TARGET)), (2, 1));
 }

@@ -156,6 +156,23 @@ fn a_guest_that_goes_to_the_other_hypervisor_is_fenced_there() {
     assert_eq!(there.state("vm2"), State::Off);
 }
 
+/// A guest that is fenced while it is on its way has something at the other end as well, which libvirt says nothing of:
+/// until that is gone, it is not fenced.
+#[test]
+fn a_guest_that_was_on_its_way_is_off_when_nothing_is_left_at_the_other_end() {
+    for (is_left, answer) in [(true, FAILED), (false, SUCCESS)] {
+        let (here, there) = two();
+        here.change("vm2", |guest| guest.job = true);
+        if is_left {
+            let incoming = OnLook::Fails(HypervisorError::Failed("incoming".to_owned()));
+            there.change("vm2", |guest| guest.on_look = incoming);
+        }
+        let (_bed, mut vm1) = bed(&here, &there);
+        assert_eq!(ask(&mut vm1, OFF, "vm2"), answer, "something is left: {is_left}");
+        assert_eq!(here.done_to("vm2"), [Call::AbortJob, Call::Destroy]);
+    }
+}
+
 /// A saved image is removed where it is; with one on each hypervisor, a person has to say which.
 #[test]
 fn a_saved_image_is_removed_wherever_it_is() {

@@ -145,12 +145,13 @@ impl Host {
     }
 
     /// Every process that this host has started for a guest and that lives, whatever libvirt knows of it.
+    ///
+    /// # Panics
+    /// When the system does not say what runs.
     pub fn qemus(&self, name: &str) -> Vec<Qemu> {
-        // Its files are in a folder of its own, below this host's.
-        let folder = self.folder.path().to_str().expect("a test's paths are UTF-8");
+        let [of_guest, of_host] = [format!("guest={name},"), self.path("config").display().to_string()];
         Qemu::all(|arguments| {
-            let of_guest = arguments.iter().any(|word| word.split(',').any(|part| part == format!("guest={name}")));
-            of_guest && arguments.iter().any(|word| word.contains(folder))
+            [&of_guest, &of_host].iter().all(|what| arguments.iter().any(|word| word.contains(*what)))
         })
     }
 
@@ -188,6 +189,9 @@ impl Host {
     }
 
     /// Asks libvirt something with `virsh`: what that prints, or what it says against it.
+    ///
+    /// # Panics
+    /// When it does not end.
     #[track_caller]
     pub fn try_virsh(&self, arguments: &[&str]) -> Result<String, String> {
         let finished = run(self.virsh_command().args(arguments), DEADLINE);
@@ -198,12 +202,18 @@ impl Host {
     }
 
     /// Starts a `virsh` that takes its time.
+    ///
+    /// # Panics
+    /// When it is missing.
     #[track_caller]
     pub fn start_virsh(&self, arguments: &[&str]) -> Process {
         Process::start(self.virsh_command().args(arguments))
     }
 
     /// Starts a live migration of a guest to another host.
+    ///
+    /// # Panics
+    /// When `virsh` is missing.
     #[track_caller]
     pub fn start_migration(&self, name: &str, to: &Host, flags: &[&str]) -> Process {
         let way = format!("unix://{}", to.path(&format!("{name}.migration")).display());
@@ -277,11 +287,14 @@ impl Host {
         self.path("libvirt-sock")
     }
 
-    /// A file with the guest's XML.
+    /// A file with the guest's XML. Makes what the guest boots from.
     #[track_caller]
     fn xml(&self, machine: &Machine) -> String {
-        let path = self.path(&format!("{}.xml", machine.name()));
-        fs::write(&path, machine.xml(self.folder.path())).expect("a file for a guest's XML");
+        let [path, floppy] = ["xml", "floppy"].map(|kind| self.path(&format!("{}.{kind}", machine.name())));
+        if let Some(sector) = machine.sector() {
+            fs::write(&floppy, sector).expect("a floppy");
+        }
+        fs::write(&path, machine.xml(&floppy)).expect("a file for a guest's XML");
         path.to_str().expect("a test's paths are UTF-8").to_owned()
     }
 }
@@ -304,7 +317,10 @@ fn keep(folder: &Path) -> (Process, ChildStdin) {
         command.arg(program("setpriv")).args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     }
     command.arg(program("libvirtd")).arg("-f").arg(folder.join("libvirtd.conf")).arg("-p").arg(folder.join("pid"));
-    command.env_remove("DBUS_SESSION_BUS_ADDRESS").env("HOME", folder).env("LIBVIRT_DRIVER_DIR", folder.join("drivers"));
+    command
+        .env_remove("DBUS_SESSION_BUS_ADDRESS")
+        .env("HOME", folder)
+        .env("LIBVIRT_DRIVER_DIR", folder.join("drivers"));
     for (variable, name) in [
         ("XDG_CONFIG_HOME", "config"),
         ("XDG_RUNTIME_DIR", "run"),
@@ -344,9 +360,6 @@ fn prepare(folder: &Path, capabilities: &[(PathBuf, Vec<u8>)]) {
     let driver = "stdio_handler = \"file\"\nsecurity_driver = \"none\"\nnamespaces = []\ncgroup_controllers = []\n";
     fs::write(at("config/libvirt/qemu.conf"), driver).expect("a configuration file");
     symlink(qemu_driver(), at("drivers/libvirt_driver_qemu.so")).expect("a link to the driver");
-    for program in [Program::Panics, Program::FillsMemory] {
-        fs::write(program.image(folder), program.sector()).expect("a boot sector");
-    }
     for (path, content) in capabilities {
         let path = at("cache").join(path);
         fs::create_dir_all(path.parent().expect("it is in a folder")).expect("a folder");

@@ -187,12 +187,30 @@ fn abort_job(domain: &Domain) -> Result<(), HypervisorError> {
 }
 
 fn job_runs(domain: &Domain) -> Result<bool, HypervisorError> {
+    if is_occupied(domain) {
+        return Ok(false);
+    }
     match domain.job_info() {
         Ok(job) => Ok(job.r#type != sys::VIR_DOMAIN_JOB_NONE.cast_signed()),
         // Drivers without jobs, and guests that do not run, have none.
         Err(why) if is(&why, ErrorNumber::NoSupport) || is(&why, ErrorNumber::OperationInvalid) => Ok(false),
         Err(why) => Err(error(&why)),
     }
+}
+
+/// Whether libvirt is in a call to the guest that belongs to no job. To ask for the job would be to wait for the end of
+/// that call, half a minute if the guest hangs; and while one is known of, there is no job.
+fn is_occupied(domain: &Domain) -> bool {
+    let mut info = sys::virDomainControlInfo { state: 0, details: 0, stateTime: 0 };
+    // SAFETY: the pointer is the live domain's, for as long as `domain` is borrowed; libvirt writes one structure.
+    let result = unsafe { sys::virDomainGetControlInfo(domain.as_ptr(), &raw mut info, 0) };
+    // A driver that does not say, or a guest that does not run, is asked for its job.
+    result == 0
+        && match info.state {
+            sys::VIR_DOMAIN_CONTROL_OCCUPIED => true,
+            sys::VIR_DOMAIN_CONTROL_ERROR => info.details == sys::VIR_DOMAIN_CONTROL_ERROR_REASON_INTERNAL,
+            _ => false,
+        }
 }
 
 fn is(why: &Error, number: ErrorNumber) -> bool {

@@ -133,7 +133,8 @@ impl Run<'_> {
         }
         self.requester_is_not_off()?;
         let (mut asked, mut before) = self.look_promptly()?;
-        if before.job {
+        let was_leaving = before.job;
+        if was_leaving {
             self.end_job()?;
             (asked, before) = self.look_promptly()?;
         }
@@ -162,6 +163,9 @@ impl Run<'_> {
             self.destroy(&before, incarnation)?
         };
         let off = if saved { self.remove_saved(&before)? } else { off };
+        if was_leaving {
+            self.has_left_nothing_elsewhere()?;
+        }
         self.journal.seen_off(self.order, off.asked);
         Ok(off)
     }
@@ -281,6 +285,16 @@ impl Run<'_> {
     /// was migrated from here.
     fn is_nowhere_else(&self) -> bool {
         self.others.say_not_active(self.order.target(), self.soon())
+    }
+
+    /// What a guest that was on its way has elsewhere goes by itself when its migration was ended, unless whoever sees to
+    /// that hangs.
+    fn has_left_nothing_elsewhere(&self) -> Result<(), Failure> {
+        if self.others.are_none() {
+            return Ok(());
+        }
+        let until = clock::now().plus(CONFIRM).min(self.deadline);
+        poll(until, || self.is_nowhere_else().then_some(())).ok_or(Failure::Elsewhere)
     }
 
     /// Until when other hypervisors are waited for.

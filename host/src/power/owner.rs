@@ -120,9 +120,14 @@ impl Others {
     /// None: the hypervisor is the only one.
     pub const NONE: Others = Others(Vec::new());
 
+    /// Whether there is no other.
+    pub const fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether there are any, and each of them says before `until` that the guest is not active there. Blocks.
     pub fn say_not_active(&self, guest: Uuid, until: Millis) -> bool {
-        !self.0.is_empty() && self.ask(guest, until).is_some_and(|said| said.iter().all(|said| is_not_active(*said)))
+        !self.are_none() && self.ask(guest, until).is_some_and(|said| said.iter().all(|said| is_not_active(*said)))
     }
 
     /// Whether one of them has the guest active, or does not say before `until`. Blocks.

@@ -13,6 +13,7 @@ use fencewire_tests::guest_channel::{
 };
 use fencewire_tests::libvirt_file::Guest;
 use fencewire_tests::process::{DEADLINE, Finished, Process, ours, program, run, wait_until};
+use fencewire_tests::real_libvirt::{Host, Machine};
 use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -27,6 +28,8 @@ const POWERS: usize = 20;
 /// Theirs takes a second each.
 const THEIR_REBOOTS: usize = 2;
 const PROCESSES: usize = 100;
+/// Each costs a second or two, most of which is QEMU's.
+const FENCES: usize = 10;
 
 /// What `fence_virtd` remembers of requests passes in this time.
 const THEIR_MEMORY: Duration = Duration::from_secs(11);
@@ -36,6 +39,7 @@ fn main() {
     daemons();
     sixteen();
     by_tcp();
+    real_guests();
     agents();
 }
 
@@ -182,6 +186,39 @@ fn by_tcp() {
     for (row, theirs, ours) in &mut rows {
         let (theirs, ours) = (theirs.at(0.5), ours.at(0.5));
         println!("| {row} | {} | {} | {:.2} |", shown(theirs), shown(ours), ours.as_secs_f64() / theirs.as_secs_f64());
+    }
+    println!();
+}
+
+/// What a fence takes when there is a QEMU to end, beside libvirt's own client.
+fn real_guests() {
+    let host = Host::start();
+    host.run(&Machine::new("asker"));
+    host.run(&Machine::new("target"));
+    let served = Daemon::setup().uri(&host.uri()).served([Guest::new("asker")]);
+    let mut daemon = served.group("both", &["asker", "target"], "").start();
+    let mut channel = daemon.channel("asker");
+    let mut times: [Times; 4] = Default::default();
+    let virsh = |times: &mut Times, action| {
+        let begun = Instant::now();
+        host.virsh(&[action, "target"]);
+        times.0.push(begun.elapsed());
+    };
+    for _ in 0..FENCES {
+        virsh(&mut times[0], "domstate");
+        virsh(&mut times[1], "destroy");
+        host.switch_on("target");
+        times[2].ask(&mut channel, OFF, 1);
+        let qemu = host.switch_on("target");
+        times[3].ask(&mut channel, REBOOT, 1);
+        assert!(!qemu.lives(), "rebooted, and its first process lives");
+    }
+    println!("With a QEMU behind it (emulated, without a system); {FENCES} of each in turn.\n");
+    println!("| what | p50 | slowest |");
+    println!("|---|---|---|");
+    let rows = ["`virsh domstate`, a process", "`virsh destroy`, a process", "fencewired, off", "fencewired, reboot"];
+    for (row, times) in rows.iter().zip(&mut times) {
+        println!("| {row} | {} | {} |", shown(times.at(0.5)), shown(times.at(1.0)));
     }
     println!();
 }

@@ -17,6 +17,7 @@ use crate::tcp_channel::{KEY, TcpChannel};
 pub struct Setup {
     folder: TempDir,
     uri: Option<String>,
+    more_uris: Vec<String>,
     guests: Vec<Guest>,
     served: Vec<String>,
     virtio: BTreeSet<String>,
@@ -35,6 +36,7 @@ impl Setup {
         Self {
             folder: tempfile::tempdir().expect("a private folder"),
             uri: None,
+            more_uris: Vec::new(),
             guests: Vec::new(),
             served: Vec::new(),
             virtio: BTreeSet::new(),
@@ -82,7 +84,14 @@ impl Setup {
         self
     }
 
-    /// Adds a line to `[[hypervisor]]`.
+    /// Adds another hypervisor.
+    #[must_use]
+    pub fn beside(mut self, uri: &str) -> Self {
+        self.more_uris.push(uri.to_owned());
+        self
+    }
+
+    /// Adds a line to each `[[hypervisor]]`.
     #[must_use]
     pub fn hypervisor(mut self, line: &str) -> Self {
         push_line(&mut self.hypervisor, line);
@@ -204,10 +213,12 @@ impl Setup {
     fn configuration(&self, uri: &str) -> String {
         let Self { folder, channels, groups, hypervisor, wire, .. } = self;
         let folder = folder.path().to_str().expect("a test's paths are UTF-8");
+        let mut hypervisors = String::new();
+        for uri in [uri].into_iter().chain(self.more_uris.iter().map(String::as_str)) {
+            push_line(&mut hypervisors, &format!("[[hypervisor]]\nuri = {}\n{hypervisor}", quoted(uri)));
+        }
         format!(
-            "[[hypervisor]]
-uri = {uri}
-{hypervisor}
+            "{hypervisors}
 [wire]
 classic = true
 {wire}
@@ -217,7 +228,6 @@ path = {records}
 [control]
 journal = {journal}
 {channels}{groups}",
-            uri = quoted(uri),
             records = quoted(&format!("{folder}/records.jsonl")),
             journal = quoted(&format!("{folder}/journal")),
         )

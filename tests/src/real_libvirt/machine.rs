@@ -2,12 +2,13 @@
 //! no processor, which is all that a guest has to do to be fenced.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::guest_channel::REQUEST_LENGTH;
 use crate::libvirt_file::{escaped, uuid_of};
 use crate::process::program;
 
-/// A guest of a [`Host`](super::Host): a PC with 16 MiB, no disk and no network, running nothing, until told otherwise.
+/// A guest of a [`Host`](super::Host): a PC with 32 MiB, no disk and no network, running nothing, until told otherwise.
 #[derive(Debug, Clone)]
 pub struct Machine {
     name: String,
@@ -24,6 +25,8 @@ pub enum Program {
     Panics,
     /// Writes to each of 32 MiB once: a migration at 1 MiB/s takes half a minute, and none at full speed.
     FillsMemory,
+    /// Writes this to its first serial port, and again every second.
+    Asks([u8; REQUEST_LENGTH]),
 }
 
 impl Machine {
@@ -64,27 +67,30 @@ impl Machine {
         &self.name
     }
 
+    /// The floppy that it boots from, if it runs anything.
+    pub(super) fn sector(&self) -> Option<[u8; 512]> {
+        self.program.sector()
+    }
+
+    /// Its XML; the floppy is at `floppy`.
     #[track_caller]
-    pub(super) fn xml(&self, folder: &Path) -> String {
-        let Self { name, program: runs, devices } = self;
+    pub(super) fn xml(&self, floppy: &Path) -> String {
+        let Self { name, devices, .. } = self;
         let (name, uuid) = (escaped(name), uuid_of(name));
         let emulator = program("qemu-system-x86_64").display().to_string();
-        let (memory, floppy) = match runs {
-            Program::Nothing => (16, String::new()),
-            Program::Panics | Program::FillsMemory => {
-                let path = escaped(&runs.image(folder).display().to_string());
-                let disk = format!(
-                    "<disk type='file' device='floppy'><driver name='qemu' type='raw'/><source file='{path}'/>\
-                     <target dev='fda' bus='fdc'/><readonly/></disk>"
-                );
-                (32, disk)
-            }
+        let floppy = match self.sector() {
+            None => String::new(),
+            Some(_) => format!(
+                "<disk type='file' device='floppy'><driver name='qemu' type='raw'/><source file='{}'/>\
+                 <target dev='fda' bus='fdc'/><readonly/></disk>",
+                escaped(floppy.to_str().expect("a test's paths are UTF-8")),
+            ),
         };
         format!(
             "<domain type='qemu'>
   <name>{name}</name>
   <uuid>{uuid}</uuid>
-  <memory unit='MiB'>{memory}</memory>
+  <memory unit='MiB'>32</memory>
   <vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type><boot dev='fd'/></os>
   <on_crash>preserve</on_crash>
@@ -102,15 +108,11 @@ impl Machine {
 }
 
 impl Program {
-    /// The floppy that it is booted from.
-    pub(super) fn image(self, folder: &Path) -> PathBuf {
-        folder.join(format!("{self:?}.img"))
-    }
-
-    /// What is on that floppy: a boot sector.
-    pub(super) fn sector(self) -> [u8; 512] {
+    /// The boot sector, if there is one.
+    fn sector(self) -> Option<[u8; 512]> {
+        let mut sector = [0; 512];
         let code: &[u8] = match self {
-            Program::Nothing => &[],
+            Program::Nothing => return None,
             Program::Panics => &[
                 0xba, 0x05, 0x05, // mov dx, 0x505     the panic device
                 0xb0, 0x01, //       mov al, 1
@@ -143,10 +145,50 @@ impl Program {
                 0xff, 0xff, 0, 0, 0, 0x92, 0xcf, 0, //        all of memory, as data
                 0x0f, 0x00, 0x3a, 0x7c, 0x00, 0x00, //        the table of these two
             ],
+            Program::Asks(_) => &[
+                0xfa, //              cli
+                0x31, 0xc0, //        xor ax, ax
+                0x8e, 0xd8, //        mov ds, ax
+                0xba, 0xf9, 0x03, //  mov dx, 0x3f9      no interrupts from the UART
+                0x30, 0xc0, //        xor al, al
+                0xee, //              out dx, al
+                0xba, 0xfb, 0x03, //  mov dx, 0x3fb      115200 baud
+                0xb0, 0x80, //        mov al, 0x80
+                0xee, //              out dx, al
+                0xba, 0xf8, 0x03, //  mov dx, 0x3f8
+                0xb0, 0x01, //        mov al, 1
+                0xee, //              out dx, al
+                0x42, //              inc dx
+                0x30, 0xc0, //        xor al, al
+                0xee, //              out dx, al
+                0xba, 0xfb, 0x03, //  mov dx, 0x3fb      8N1
+                0xb0, 0x03, //        mov al, 3
+                0xee, //              out dx, al
+                0x42, //              inc dx             DTR and RTS
+                0xb0, 0x03, //        mov al, 3
+                0xee, //              out dx, al
+                0xfb, //              sti
+                0xbe, 0x43, 0x7c, //  mov si, 0x7c43     again: what is behind this program
+                0xb9, 0x4a, 0x00, //  mov cx, 74
+                0xba, 0xfd, 0x03, //  mov dx, 0x3fd      next: wait until the UART takes a byte
+                0xec, //              in al, dx
+                0xa8, 0x20, //        test al, 0x20
+                0x74, 0xfb, //        jz back
+                0xba, 0xf8, 0x03, //  mov dx, 0x3f8
+                0xac, //              lodsb
+                0xee, //              out dx, al
+                0xe2, 0xf1, //        loop next
+                0xb9, 0x12, 0x00, //  mov cx, 18         a second of the BIOS's timer
+                0xf4, //              hlt
+                0xe2, 0xfd, //        loop back
+                0xeb, 0xe3, //        jmp again
+            ],
         };
-        let mut sector = [0; 512];
         sector[..code.len()].copy_from_slice(code);
+        if let Program::Asks(frame) = self {
+            sector[code.len()..][..frame.len()].copy_from_slice(&frame);
+        }
         sector[510..].copy_from_slice(&[0x55, 0xaa]);
-        sector
+        Some(sector)
     }
 }
