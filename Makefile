@@ -50,7 +50,7 @@ probe := tests/bare-metal/probe/Cargo.toml
 fuzz := tests/fuzz/Cargo.toml
 
 .PHONY: help deps packages tools build install install-host install-agent uninstall
-.PHONY: lint test bare-metal fuzz bench demo clean
+.PHONY: lint test bare-metal fuzz mutants bench demo clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -103,6 +103,11 @@ bare-metal: ## the core on microcontrollers, proved free of panics by the linker
 
 fuzz: ## look for inputs that break a promise of the core; TIME=60 seconds for each of ten targets
 	@tests/fuzz/run $(or $(TIME),60)
+
+mutants: ## break the core in hundreds of ways and see that its tests notice; over an hour
+	@cargo mutants --version >/dev/null 2>&1 || \
+		{ echo 'mutants: needs cargo-mutants: cargo install cargo-mutants --locked --version 27.1.0' >&2; exit 1; }
+	cargo mutants --package fencewire-core --output $(target)
 
 bench: build ## measure, beside what it replaces
 	cargo build --release -p fencewire-tests --bins

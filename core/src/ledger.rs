@@ -248,6 +248,27 @@ mod tests {
         assert!(matches!(ledger.admit(&request(1, 1, 59_000), Millis(59_000)), Admit::Repeat(o) if o == outcome));
     }
 
+    /// What is resumed is not put off again: a new request that looked resumed would never be carried out.
+    #[test]
+    fn a_new_request_is_not_resumed() {
+        let mut ledger = Ledger::<1>::new();
+        let permit = admitted(ledger.admit(&request(1, 1, 0), Millis(0)));
+        assert!(!permit.resumed());
+    }
+
+    #[test]
+    fn what_is_remembered_is_counted() {
+        let mut ledger = Ledger::<3>::default();
+        assert_eq!((ledger.len(), ledger.is_empty()), (0, true));
+        for id in 0..2 {
+            let permit = admitted(ledger.admit(&request(id, 1, 0), Millis(0)));
+            ledger.settle(permit, Outcome::On);
+        }
+        assert_eq!((ledger.len(), ledger.is_empty()), (2, false));
+        let _ = ledger.admit(&request(9, 1, 60_000), Millis(60_000));
+        assert_eq!(ledger.len(), 1, "the others have had their time");
+    }
+
     #[test]
     fn the_same_id_with_another_body_is_an_error() {
         let mut ledger = Ledger::<4>::new();

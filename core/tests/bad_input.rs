@@ -47,6 +47,19 @@ fn bad_names() {
     }
 }
 
+/// What is wrong with a frame stands in the owner's log in words.
+#[test]
+fn what_is_malformed_is_said_in_words() {
+    let words = [
+        (Malformed::Action(9), "9 is no action"),
+        (Malformed::Flags(2), "flags 0x02 has an undefined bit"),
+        (Malformed::Name(BadName::Magic), "the guest's name has \"abba\" in it"),
+    ];
+    for (why, said) in words {
+        assert_eq!(why.to_string(), said);
+    }
+}
+
 /// What libvirt allows in a name, the wire carries.
 #[test]
 fn odd_names() {
@@ -94,6 +107,32 @@ fn torn_frames_and_then_silence() {
             a_good_frame_is_understood(&mut end, &format!("{length} bytes and {silence} ms"));
         }
     }
+}
+
+/// The 5 s count from a frame's beginning, not from its last byte: dribbling does not lengthen them.
+#[test]
+fn a_frame_that_dribbles_is_torn() {
+    let mut end = Answering::settled();
+    let mut events = Vec::new();
+    for byte in frame(&off("vm1"), 0x01_0203) {
+        events.extend(end.give(&[byte]));
+        events.extend(end.later(100));
+    }
+    assert_eq!(asks(&events), []);
+    // The 54th byte came 5 s after the magic's last, and too late.
+    assert_eq!(refusals(&events)[0], Refusal::Torn(53));
+}
+
+/// Noise that goes on is told every second all the same.
+#[test]
+fn noise_that_goes_on_is_told() {
+    let mut end = Answering::settled();
+    let mut told = Vec::new();
+    for _ in 0..50 {
+        told.extend(end.give(&[0xff]));
+        told.extend(end.later(100));
+    }
+    assert_eq!(refusals(&told), [Refusal::Noise(10); 5]);
 }
 
 /// A frame split at every byte, and in three parts everywhere, is one frame.
@@ -157,6 +196,21 @@ fn a_whole_frames_last_byte_begins_no_other() {
             let events = end.give(late);
             assert_eq!(deny_all(&mut end, events), [], "{shared} {early}");
         }
+    }
+}
+
+/// A frame that ends as a magic begins, and another directly behind it: the first byte that goes on otherwise shows that
+/// both are whole. Where a whole magic comes about between them, the first is taken for a torn one.
+#[test]
+fn a_frame_behind_one_that_ends_like_a_magic() {
+    let second = frame(&status("vm2"), 0x01_0203);
+    let both = [off("vm1"), status("vm2")];
+    for (tail, found) in [(&b"a"[..], &both[..]), (b"ab", &both), (b"abb", &both[1..])] {
+        let mut first = frame(&off("vm1"), 0x01_0203);
+        first[REQUEST_LEN - tail.len()..].copy_from_slice(tail);
+        let mut end = Answering::settled();
+        let events = end.give(&[first, second].concat());
+        assert_eq!(deny_all(&mut end, events), found, "{tail:?}");
     }
 }
 

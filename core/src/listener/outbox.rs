@@ -1,5 +1,6 @@
 //! What a listener has to send.
 
+use crate::classic::key::TAG_LEN;
 use crate::classic::serial::{ENTRY_LEN, REPLY_LEN};
 use crate::words::Millis;
 
@@ -14,7 +15,9 @@ pub(super) struct Outbox {
 
 /// The reply before it, a list's header, its end, and its final reply.
 const OUT_MAX: usize = REPLY_LEN + REPLY_LEN + ENTRY_LEN + REPLY_LEN;
-const _: () = assert!(OUT_MAX <= u8::MAX as usize);
+const _: () = assert!(OUT_MAX == 145 && OUT_MAX <= u8::MAX as usize);
+/// On the packet wire: a proof, a challenge, and a code.
+const _: () = assert!(TAG_LEN + TAG_LEN < OUT_MAX);
 
 impl Outbox {
     pub(super) const fn new() -> Outbox {

@@ -141,6 +141,7 @@ impl Answering {
             bytes.extend(self.listener.transmit());
             self.listener.sent(self.listener.transmit().len(), self.now);
             events.extend(self.polled());
+            assert!(bytes.len() < ENOUGH, "always one more byte");
         }
         (bytes, events)
     }

@@ -27,6 +27,7 @@ fn a_request_and_a_challenge_are_sent() {
         let mut end = Asking::of_packets(signed(&shared(), hash, auth), &off("vm1"), &entropy(9));
         let sent = end.written();
         assert_eq!(sent, [&encode_request(&off("vm1"), FRESH, hash, &shared())[..], &[9; 64]].concat());
+        assert!(!end.client.is_over());
         assert_eq!(end.give(&[proof(&[9; 64], auth), CHALLENGE].concat()), []);
         assert_eq!(end.written(), proof(&CHALLENGE, auth));
         assert_eq!(end.give(&[0]), [Reply::Done]);
