@@ -11,9 +11,13 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 /// A thread that has been in one job for so long is set aside.
 const STUCK: Millis = Millis(1_000);
+
+/// How long the end of idle threads is waited for: they have a connection to close, and nothing else to do.
+const END_TIME: Millis = Millis(1_000);
 
 /// Threads at most in a pool, those that are set aside included.
 pub const THREADS_MAX: usize = 32;
@@ -31,6 +35,8 @@ struct Shared {
     source: Arc<dyn Source>,
     state: Mutex<State>,
     work: Condvar,
+    /// A thread has ended, and its connection is closed.
+    ended: Condvar,
 }
 
 struct State {
@@ -56,7 +62,8 @@ impl Pool {
     /// Starts `wanted` threads named `name`. They connect at their first job.
     pub fn start(name: &'static str, source: Arc<dyn Source>, wanted: usize) -> std::io::Result<Pool> {
         let state = State { jobs: VecDeque::new(), threads: Vec::new(), wanted, next: 0, closed: false };
-        let shared = Arc::new(Shared { name, source, state: Mutex::new(state), work: Condvar::new() });
+        let shared =
+            Arc::new(Shared { name, source, state: Mutex::new(state), work: Condvar::new(), ended: Condvar::new() });
         let pool = Pool { shared };
         let mut state = pool.shared.lock();
         for _ in 0..wanted {
@@ -113,10 +120,18 @@ impl Pool {
 }
 
 impl Drop for Pool {
-    /// Lets idle threads end. One that is stuck ends with the program.
+    /// Lets idle threads end, and waits for that: libvirt does not bear that its connections are closed while the program
+    /// ends around them. A thread that is busy is not waited for; it ends with the program.
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
+        let mut state = self.shared.lock();
+        state.closed = true;
         self.shared.work.notify_all();
+        let until = clock::now().plus(END_TIME);
+        while state.threads.iter().any(|thread| thread.busy_since.is_none()) && clock::now() < until {
+            let left = Duration::from_millis(until.since(clock::now()).0);
+            let waited = self.shared.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            state = waited.0;
+        }
     }
 }
 
@@ -139,6 +154,15 @@ impl Shared {
     }
 
     fn work(&self, id: u64) {
+        self.serve(id);
+        self.lock().threads.retain(|thread| thread.id != id);
+        self.ended.notify_all();
+        // There may be a job that waited for this one, and a thread that waits for a job.
+        self.work.notify_one();
+    }
+
+    /// Does jobs until the thread is to end. The connection is closed then.
+    fn serve(&self, id: u64) {
         let mut connection: Option<Arc<dyn Hypervisor>> = None;
         while let Some(job) = self.next(id) {
             // A panic in one job must not end the thread: its place would stay taken.
@@ -168,9 +192,6 @@ impl Shared {
         let this = state.threads.iter().position(|thread| thread.id == id)?;
         state.threads[this].busy_since = None;
         if state.threads[this].aside {
-            state.threads.remove(this);
-            // There may be a job that waited for this one, and a thread that waits for a job.
-            self.work.notify_one();
             return None;
         }
         loop {
