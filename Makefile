@@ -43,7 +43,7 @@ set -e; for file in $(1); do \
 done
 endef
 
-agent := -p fence-wire --no-default-features --features static-bin --profile agent
+agent := -p fence-wire --features static-bin --profile agent
 # The small form of the hashes: a third of the bytes, and no panic path that the optimiser leaves in.
 small_hashes := RUSTFLAGS='--cfg sha2_backend="soft" --cfg sha2_backend_soft="compact"'
 probe := tests/bare-metal/probe/Cargo.toml

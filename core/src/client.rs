@@ -4,7 +4,6 @@
 //! packets) and `client/native.rs`.
 
 mod classic;
-#[cfg(feature = "native-client")]
 mod native;
 mod packet;
 mod serial;
@@ -13,13 +12,10 @@ use crate::Endpoint;
 use crate::classic::key::{Hash, Key};
 use crate::classic::packet::Fresh;
 use crate::classic::serial::Entry;
-#[cfg(feature = "native-client")]
 use crate::native::keys::Keys;
-#[cfg(feature = "native-client")]
 use crate::words::Incarnation;
 use crate::words::{Ask, BadName, Entropy, Failure, Millis, Power};
 use classic::ClassicClient;
-#[cfg(feature = "native-client")]
 use native::NativeClient;
 
 /// Which wire to speak.
@@ -38,7 +34,6 @@ pub enum Speak<'a> {
         signing: Signing<'a>,
     },
     /// Our own, on anything that carries bytes.
-    #[cfg(feature = "native-client")]
     Native {
         /// The guest's.
         keys: &'a Keys,
@@ -110,7 +105,6 @@ pub struct Client {
 #[derive(Debug)]
 enum Wire {
     Classic(ClassicClient),
-    #[cfg(feature = "native-client")]
     Native(NativeClient),
 }
 
@@ -119,14 +113,12 @@ macro_rules! on_wire {
     ($client:expr, $end:ident => $call:expr) => {
         match &$client.wire {
             Wire::Classic($end) => $call,
-            #[cfg(feature = "native-client")]
             Wire::Native($end) => $call,
         }
     };
     (mut $client:expr, $end:ident => $call:expr) => {
         match &mut $client.wire {
             Wire::Classic($end) => $call,
-            #[cfg(feature = "native-client")]
             Wire::Native($end) => $call,
         }
     };
@@ -140,7 +132,6 @@ impl Client {
         match speak {
             Speak::ClassicSerial { seqno } => classic.on_serial(ask, seqno).map_err(Unspeakable::Name)?,
             Speak::ClassicPacket { fresh, signing } => classic.on_packets(ask, fresh, signing),
-            #[cfg(feature = "native-client")]
             Speak::Native { keys, id, guard } => {
                 return Ok(Client { wire: Wire::Native(NativeClient::new(keys, ask, id, guard, deadline)) });
             }

@@ -124,14 +124,21 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; SHA256_LEN] {
 /// HMAC-SHA256 (RFC 2104), with a key of 32 bytes. The library's would be made anew around the crate's own surroundings.
 #[inline(never)]
 pub(crate) fn hmac_sha256(key: &[u8; SHA256_LEN], parts: &[&[u8]]) -> [u8; SHA256_LEN] {
-    let padded = |pad: u8| {
-        let mut state = State::new(Hash::Sha256);
-        state.take(&key.map(|byte| byte ^ pad));
-        state.take(&[pad; BLOCK_MAX / 2 - SHA256_LEN]);
-        state
-    };
-    let inner = padded(0x36).tag(parts);
-    *padded(0x5c).tag(&[inner.get(..SHA256_LEN).unwrap_or_default()]).first_chunk().unwrap_or(&[0; SHA256_LEN])
+    let inner = keyed(key, 0x36).tag(parts);
+    *keyed(key, 0x5c).tag(&[inner.get(..SHA256_LEN).unwrap_or_default()]).first_chunk().unwrap_or(&[0; SHA256_LEN])
+}
+
+#[inline(never)]
+fn keyed(key: &[u8; SHA256_LEN], pad: u8) -> State {
+    let mut state = State::new(Hash::Sha256);
+    for byte in key {
+        state.push(byte ^ pad);
+    }
+    for _ in SHA256_LEN..BLOCK_MAX / 2 {
+        state.push(pad);
+    }
+    state.length = BLOCK_MAX as u64 / 2;
+    state
 }
 
 impl Clone for State {

@@ -160,11 +160,11 @@ impl<'a> Order<'a> {
                 }
                 Key::Wire => self.set_wire(value),
                 Key::IpPort => number(value, 1, 65_535).map(|port| self.tcp.port = port as u16).is_some(),
-                Key::Secret if cfg!(feature = "native") && !self.by_tcp => {
+                Key::Secret if !self.by_tcp => {
                     self.secret = Some(value);
                     true
                 }
-                Key::Secret | Key::Hash | Key::Auth if !self.by_tcp => {
+                Key::Hash | Key::Auth if !self.by_tcp => {
                     self.has_idle = true;
                     true
                 }
@@ -210,9 +210,6 @@ impl<'a> Order<'a> {
 
     /// By TCP the bridge answers fence-virt's wire alone.
     fn set_wire(&mut self, word: &[u8]) -> bool {
-        if cfg!(not(feature = "native")) {
-            return Text::Auto.is(word) || Text::Classic.is(word);
-        }
         self.wire = if Text::Native.is(word) && !self.by_tcp {
             Wire::Native
         } else if Text::Classic.is(word) {
@@ -461,7 +458,7 @@ mod tests {
             ("ipaddr=::1\nserial_device=/dev/x", "serial_device and ipaddr"),
             ("ipaddr=::1\nchannel_address=10.0.2.179", "channel_address and ipaddr"),
             ("ipaddr=localhost", "no name: there is no resolver here"),
-            ("wire=native\nipaddr=::1", "by no TCP"),
+            ("wire=native\nipaddr=::1", "by TCP not native"),
             ("wire=morse", "'morse'"),
         ] {
             for action in ["reboot", "monitor", "validate-all"] {

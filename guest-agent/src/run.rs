@@ -70,10 +70,11 @@ fn exchange<S: System>(system: &S, order: &Order<'_>) -> Result<Exit, Told> {
     let mut path = Path::new();
     let way = find(system, order, &mut path)?;
     let mut entropy = Entropy([0; ENTROPY_LEN]);
-    let keys = native_keys(system, order)
+    let mut keys = Keys::keyless();
+    let is_native = native_keys(system, order, &mut keys)
         .map_err(|errno| Trouble::key(order.secret.unwrap_or_default(), errno).tell(system))?;
-    let mut client =
-        client(system, order, keys.as_ref(), &mut entropy, deadline).map_err(|trouble| trouble.tell(system))?;
+    let keys = is_native.then_some(&keys);
+    let mut client = client(system, order, keys, &mut entropy, deadline).map_err(|trouble| trouble.tell(system))?;
     if order.job == Job::Validate {
         return Ok(Exit::Done);
     }
@@ -166,7 +167,8 @@ fn converse<S: System>(
             Reply::Power(Power::On) => Ok(status(system, Text::StatusOn, Exit::Done)),
             Reply::Power(Power::Off) => Ok(status(system, Text::StatusOff, Exit::Off)),
             Reply::Power(Power::Unknown) => Err(Broken::Unknown),
-            Reply::Failed | Reply::NotDone(_) => Err(Broken::Failed),
+            Reply::Failed => Err(Broken::Failed),
+            Reply::NotDone(failure) => Err(Broken::NotDone(failure)),
             Reply::Denied => Err(Broken::Denied),
             Reply::TimedOut => Err(Broken::Lost(Errno::TIMEDOUT)),
             Reply::Closed => Err(Broken::Lost(Errno::BADF)),

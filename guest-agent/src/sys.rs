@@ -201,6 +201,7 @@ impl System for Linux {
         self.random
     }
 
+    #[inline(never)]
     fn entropy(&self, into: &mut [u8]) -> bool {
         const GRND_NONBLOCK: usize = 1;
         // SAFETY: the kernel writes to `into` and not beyond its length.

@@ -8,7 +8,7 @@ use crate::order::Order;
 use crate::system::{Errno, System};
 use crate::text::{Facts, say, texts};
 use crate::texts::Text;
-use fencewire_core::BadName;
+use fencewire_core::{BadName, Failure};
 
 /// Why the agent ends with 1, where the bridge has no part in it: the sentence, and what is in it.
 // No enum: moving one about takes several times the code.
@@ -28,6 +28,8 @@ pub(crate) struct Trouble<'a> {
 pub(crate) enum Broken {
     /// The bridge said: not done, or not known to be done.
     Failed,
+    /// It said so, and why.
+    NotDone(Failure),
     /// The bridge said: not allowed.
     Denied,
     /// The bridge said that it cannot tell on from off.
@@ -135,6 +137,23 @@ fn remedy(errno: Errno, by_tcp: bool) -> Text {
     }
 }
 
+const fn reason(failure: Failure) -> Text {
+    match failure {
+        Failure::NotFound => Text::NotFound,
+        Failure::Unreachable => Text::NoHypervisor,
+        Failure::Unconfirmed => Text::Unconfirmed,
+        Failure::Expired => Text::Expired,
+        Failure::RequesterFenced => Text::AskerFenced,
+        Failure::Elsewhere => Text::Elsewhere,
+        Failure::NotStarted => Text::NotStarted,
+        Failure::Busy => Text::TooMany,
+        Failure::NotRecorded => Text::NotRecorded,
+        Failure::Replaced => Text::Replaced,
+        Failure::Ambiguous => Text::Ambiguous,
+        Failure::Forbidden => Text::Forbidden,
+    }
+}
+
 impl Broken {
     /// Says the sentence for it. `asked`: the whole request went out.
     #[inline(never)]
@@ -143,6 +162,7 @@ impl Broken {
         let template = match self {
             Broken::Failed if order.guest.is_empty() => Text::Failed,
             Broken::Failed => Text::FailedOf,
+            Broken::NotDone(_) => Text::NotDone,
             Broken::Denied => Text::Denied,
             Broken::Unknown => Text::Unknown,
             Broken::NotProved => Text::NotProved,
@@ -153,7 +173,8 @@ impl Broken {
         };
         let errno = if let Broken::Lost(errno) = self { errno } else { Errno::CONNRESET };
         let remedy = if order.by_tcp { remedy(errno, true) } else { Text::SeeBridge };
-        let texts = [order.job.name(), for_guest, remedy, Text::Nothing];
+        let reason = if let Broken::NotDone(failure) = self { reason(failure) } else { Text::Nothing };
+        let texts = [order.job.name(), for_guest, remedy, reason];
         say(system, template, &Facts { a: order.guest, b: path, texts, errno, ..Facts::NONE });
         Told
     }

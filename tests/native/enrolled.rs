@@ -17,15 +17,15 @@ use crate::second::{Second, ask_over};
 const BRIEFLY: [&str; 2] = ["--timeout", "1.5"];
 
 /// A daemon with a master key, and what its operator does.
-struct Keyed {
-    daemon: Daemon,
+pub(crate) struct Keyed {
+    pub(crate) daemon: Daemon,
     folder: PathBuf,
 }
 
 impl Keyed {
     /// Nobody has a key yet: who is to have one is enrolled while it serves.
     #[track_caller]
-    fn start(served: &[&str], setup: impl FnOnce(Setup) -> Setup) -> Self {
+    pub(crate) fn start(served: &[&str], setup: impl FnOnce(Setup) -> Setup) -> Self {
         let bed = setup(Daemon::setup().served(served.iter().copied().map(Guest::new)));
         let folder = bed.folder().to_owned();
         let line = format!("master_key = \"{}\"", folder.join("master.key").display());
@@ -40,7 +40,7 @@ impl Keyed {
 
     /// Gives the file with the guest's new key, which counts from the next reload on.
     #[track_caller]
-    fn enroll(&self, guest: &str, file: &str) -> PathBuf {
+    pub(crate) fn enroll(&self, guest: &str, file: &str) -> PathBuf {
         let path = self.folder.join(file);
         let shown = path.to_str().expect("a test's paths are UTF-8");
         let done = fencewired(&["enroll", guest, "--out", shown], &self.daemon.config());
@@ -50,7 +50,7 @@ impl Keyed {
     }
 
     #[track_caller]
-    fn reload(&mut self) {
+    pub(crate) fn reload(&mut self) {
         let reloads = |daemon: &Daemon| daemon.log().lines().filter(|line| line.contains(" reloaded ")).count();
         let before = reloads(&self.daemon);
         self.daemon.process().signal(Signal::HUP);

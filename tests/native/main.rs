@@ -4,6 +4,7 @@
 //! | module | what |
 //! |---|---|
 //! | `second` | the second client, started |
+//! | `agent` | our agent: every action, keys, what it says of refusals, a daemon that is killed, memory |
 //! | `keyless` | guests without a key: every action, lists, virtio ports, both wires on one channel |
 //! | `enrolled` | guests with a key, and who has another or none |
 //! | `repeated` | replies that were lost, ids that come again, a daemon that was killed |
@@ -11,6 +12,7 @@
 //! | `document` | the examples in the document, made again by the core |
 //! | `commands` | `keygen`, `enroll`, `revoke`, and their bad input |
 
+mod agent;
 mod commands;
 mod document;
 mod enrolled;

@@ -104,30 +104,45 @@ pub(crate) fn ask_over(
     arguments: &[&str],
     mut carry: impl FnMut(Vec<u8>) -> Vec<u8>,
 ) -> (Said, Vec<u8>) {
-    let folder = tempfile::tempdir().expect("a private folder");
-    let path = folder.path().join("second.sock");
-    let listener = UnixListener::bind(&path).expect("a socket");
-    listener.set_nonblocking(true).expect("a socket that does not block");
-    let second = Second::connecting(&path);
-    let second = key.map_or_else(|| second.clone().keyless(), |key| second.clone().key(key));
-    let mut process = second.start(arguments);
-    let mut guest = wait_until(DEADLINE, "the second client to connect", || Some(listener.accept().ok()?.0));
-    guest.set_read_timeout(Some(Duration::from_millis(2))).expect("a timeout");
     let mut heard = Vec::new();
-    wait_until(2 * DEADLINE, "the second client to end", || {
-        if let Some(bytes) = read(&mut guest) {
+    let start = |path: &Path| {
+        let second = Second::connecting(path);
+        key.map_or_else(|| second.clone().keyless(), |key| second.clone().key(key)).start(arguments)
+    };
+    let finished = between(start, |_, guest| {
+        if let Some(bytes) = read(guest) {
             channel.send(&carry(bytes));
         }
         let bytes = channel.read_up_to(1 << 12, Duration::from_millis(2));
         heard.extend_from_slice(&bytes);
         // It may have ended.
         let _ = guest.write_all(&bytes);
-        (!process.is_running()).then_some(())
     });
-    (Said::of(&process.wait(DEADLINE)), heard)
+    (Said::of(&finished), heard)
 }
 
-fn read(stream: &mut UnixStream) -> Option<Vec<u8>> {
+/// Starts a client that connects to the socket which it is given, and calls `carry` until it has ended.
+#[track_caller]
+pub(crate) fn between(
+    start: impl FnOnce(&Path) -> Process,
+    mut carry: impl FnMut(&Process, &mut UnixStream),
+) -> Finished {
+    let folder = tempfile::tempdir().expect("a private folder");
+    let path = folder.path().join("client.sock");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    listener.set_nonblocking(true).expect("a socket that does not block");
+    let mut process = start(&path);
+    let mut guest = wait_until(DEADLINE, "the client to connect", || Some(listener.accept().ok()?.0));
+    guest.set_read_timeout(Some(Duration::from_millis(2))).expect("a timeout");
+    wait_until(2 * DEADLINE, "the client to end", || {
+        carry(&process, &mut guest);
+        (!process.is_running()).then_some(())
+    });
+    process.wait(DEADLINE)
+}
+
+/// What the client has sent.
+pub(crate) fn read(stream: &mut UnixStream) -> Option<Vec<u8>> {
     let mut buffer = [0; 1 << 10];
     let read = stream.read(&mut buffer).ok().filter(|read| *read > 0)?;
     Some(buffer[..read].to_vec())

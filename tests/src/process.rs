@@ -128,6 +128,17 @@ impl Process {
         self.child.id()
     }
 
+    /// Kilobytes of it that were resident at most, at any time before now.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[track_caller]
+    pub fn resident(&self) -> u32 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of kilobytes")
+    }
+
     /// What it has written to standard output until now. Many programs write to a file only in large pieces.
     pub fn stdout(&self) -> String {
         written(&self.stdout)

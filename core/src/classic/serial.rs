@@ -116,11 +116,14 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// For what another wire says of a guest.
-    #[cfg(feature = "native-client")]
-    pub(crate) fn of(listed: &ListEntry<'_>) -> Entry {
-        let (name, name_len) = name_of(&encode_entry(listed));
-        Entry { name, name_len, uuid: Some(listed.uuid), power: listed.power }
+    /// For what another wire says of a guest. Of a name that is too long nothing is kept.
+    pub(crate) fn of(uuid: Uuid, power: Power, bytes: &[u8]) -> Entry {
+        let mut name = [0; NAME_FIELD - 1];
+        let name_len = name.get_mut(..bytes.len()).map_or(0, |place| {
+            place.copy_from_slice(bytes);
+            bytes.len() as u8
+        });
+        Entry { name, name_len, uuid: Some(uuid), power }
     }
 
     /// The name's bytes, whatever they are: up to 63.

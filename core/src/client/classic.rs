@@ -14,20 +14,22 @@ use crate::classic::serial::{ENTRY_LEN, MagicScanner, decode_entry, encode_reque
 use crate::words::{Ask, BadName, Entropy, Millis, Power};
 
 /// See [`super::Client`].
+// Small fields first: what is within 128 bytes of the beginning is reached with shorter instructions.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct ClassicClient {
-    wire: Wire,
-    ask: Kind,
     state: State,
-    /// The request, and on a packet's connection what goes out after it.
-    out: heapless::Vec<u8, OUT_MAX>,
-    sent: u16,
+    ask: Kind,
     /// How much has come of the magic that is looked for.
     scanner: MagicScanner,
+    sent: u16,
+    deadline: Millis,
+    reply: Option<Reply>,
     /// What is read as a whole, and has not come whole yet.
     input: heapless::Vec<u8, IN_MAX>,
-    reply: Option<Reply>,
-    deadline: Millis,
+    /// The request, and on a packet's connection what goes out after it.
+    out: heapless::Vec<u8, OUT_MAX>,
+    wire: Wire,
 }
 
 /// The request, our challenge, our proof.

@@ -11,12 +11,13 @@ use super::Reply;
 use crate::Endpoint;
 use crate::classic::serial::Entry;
 use crate::listener::DEADLINE_MAX;
+use crate::native::asking::{self, Reader, WHAT_MAX};
 use crate::native::frame::{self, Deframer, FRAMING, PAYLOAD_MAX, Payload};
-use crate::native::keys::{Keys, Session};
-use crate::native::message::{self, HELLO_MAX, Head, Hello, REQUEST_MAX, Said, Welcome, What, Whom};
+use crate::native::keys::{Keys, SESSION_LEN, Session};
+use crate::native::message::{self, HELLO_MAX, REQUEST_MAX, Said};
 use crate::native::{CURRENT, MIN};
 use crate::sha::sha256;
-use crate::words::{Ask, Entropy, Incarnation, ListEntry, Millis, PowerAction, Target, Uuid};
+use crate::words::{Ask, Entropy, Incarnation, Millis, Uuid};
 
 /// What is sent: one frame at a time, and the longest is a request.
 const OUT_MAX: usize = REQUEST_MAX + FRAMING;
@@ -29,38 +30,38 @@ const NEXT_REPEAT: Millis = Millis(1_000);
 const LOST: Millis = Millis(3_000);
 
 /// See [`super::Client`].
+// Small fields first: what is within 128 bytes of the beginning is reached with shorter instructions.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct NativeClient {
-    keys: Keys,
-    ask: Ask,
-    guard: Option<Incarnation>,
-    id: u64,
-    deadline: Millis,
-    entropy: [u8; message::NONCE_LEN],
-    /// Hellos with a nonce of their own so far.
-    greeted: u32,
-    hello: heapless::Vec<u8, HELLO_MAX, u8>,
     state: State,
-    session: Option<Session>,
-    /// Of the last frame that was sent, and that was heard, in the session.
-    counter: u32,
-    heard: u32,
-    heard_at: Millis,
-    /// The deadline on the other end's clock, and what that clock showed last.
-    due: Option<(u64, u64)>,
     accepted: bool,
-    /// When what is in `out` is to be sent again; none while it is being sent.
-    repeat_at: Option<Millis>,
     repeated: bool,
-    out: heapless::Vec<u8, OUT_MAX, u8>,
     sent: u8,
-    deframer: Deframer,
     /// Entries of a list's chunk that are still to be handed out, and where in the payload they begin; whether there are
     /// more chunks.
     chunk: Option<(u8, u8, bool)>,
-    /// The last guest of a list so far.
-    after: Option<Uuid>,
+    /// Hellos with a nonce of their own so far.
+    greeted: u32,
+    /// Of the last frame that was sent, and that was heard, in the session.
+    counter: u32,
+    heard: u32,
+    id: u64,
+    deadline: Millis,
+    heard_at: Millis,
+    /// The deadline on the other end's clock, and what that clock showed last.
+    due: Option<(u64, u64)>,
+    /// When what is in `out` is to be sent again; none while it is being sent.
+    repeat_at: Option<Millis>,
+    /// What is asked, as it stands in the request.
+    what: heapless::Vec<u8, WHAT_MAX>,
     reply: Option<Reply>,
+    session: Option<Session>,
+    keys: Keys,
+    entropy: [u8; message::NONCE_LEN],
+    hello: heapless::Vec<u8, HELLO_MAX>,
+    deframer: Deframer,
+    out: heapless::Vec<u8, OUT_MAX, u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,10 +78,9 @@ enum State {
 
 impl NativeClient {
     pub(super) fn new(keys: &Keys, ask: &Ask, id: u64, guard: Option<Incarnation>, deadline: Millis) -> NativeClient {
-        NativeClient {
+        let mut client = NativeClient {
             keys: keys.clone(),
-            ask: ask.clone(),
-            guard,
+            what: heapless::Vec::new(),
             id,
             deadline,
             entropy: [0; message::NONCE_LEN],
@@ -99,9 +99,10 @@ impl NativeClient {
             sent: 0,
             deframer: Deframer::new(),
             chunk: None,
-            after: None,
             reply: None,
-        }
+        };
+        asking::write_what(ask, guard, None, &mut client.what);
+        client
     }
 
     pub(super) fn poll(&mut self) -> Option<Reply> {
@@ -122,13 +123,11 @@ impl NativeClient {
     fn greet(&mut self) {
         self.greeted += 1;
         let digest = sha256(&[&self.entropy, &self.greeted.to_le_bytes()]);
-        let nonce = *digest.first_chunk().unwrap_or(&[0; message::NONCE_LEN]);
-        let (generation, guest) = (self.keys.generation(), *self.keys.guest().as_bytes());
+        let nonce = digest.first_chunk().unwrap_or(&[0; message::NONCE_LEN]);
         self.hello.clear();
-        let _ = self.hello.push(message::HELLO);
-        message::write(&Hello { min: MIN, max: CURRENT, generation, guest, nonce }, &mut self.hello);
+        asking::write_hello(self.keys.generation(), self.keys.guest(), nonce, &mut self.hello);
         let tag = self.keys.hello_tag(&self.hello);
-        let _ = self.hello.extend_from_slice(&tag);
+        asking::add(&mut self.hello, &tag);
         self.state = State::Greeting;
         self.repeated = false;
         self.accepted = false;
@@ -136,47 +135,26 @@ impl NativeClient {
     }
 
     fn send_hello(&mut self) {
-        let hello = core::mem::take(&mut self.hello);
-        self.put(&hello);
-        self.hello = hello;
-    }
-
-    fn put(&mut self, payload: &[u8]) {
-        self.out.clear();
-        self.sent = 0;
-        frame::encode(payload, &mut self.out);
-        self.repeat_at = None;
+        put(&self.hello, &mut self.out);
+        (self.sent, self.repeat_at) = (0, None);
     }
 
     fn send_request(&mut self) {
         let Some(session) = &self.session else { return };
-        let text = match self.ask.target() {
-            Some(Target::Name(name)) => Whom::Name(name.as_str()),
-            Some(Target::Uuid(uuid)) => Whom::Uuid(*uuid.as_bytes()),
-            None => Whom::Name(""),
-        };
-        let guard = self.guard.map(|guard| *guard.as_bytes());
-        let what = match &self.ask {
-            Ask::Power(PowerAction::Off, _) => What::Off(text, guard),
-            Ask::Power(PowerAction::Reboot, _) => What::Reboot(text, guard),
-            Ask::Power(PowerAction::On, _) => What::On(text),
-            Ask::Status(_) => What::Status(text),
-            Ask::Monitor => What::Monitor,
-            Ask::List => What::List(self.after.map(|uuid| *uuid.as_bytes())),
-        };
         self.counter += 1;
-        let head = Head { session: session.name, counter: self.counter };
-        let deadline = self.due.map_or(0, |(due, _)| due);
         let mut payload = Payload::new();
-        let _ = payload.push(message::REQUEST);
-        message::write(&head, &mut payload);
-        message::write(&message::Request { id: self.id, deadline, what }, &mut payload);
+        asking::write_head(message::REQUEST, &session.name, self.counter, &mut payload);
+        asking::add_number(&mut payload, self.id);
+        asking::add_number(&mut payload, self.due.map_or(0, |(due, _)| due));
+        asking::add(&mut payload, &self.what);
         let tag = session.asking.tag(&[&payload]);
-        let _ = payload.extend_from_slice(&tag);
-        self.put(&payload);
+        asking::add(&mut payload, &tag);
+        put(&payload, &mut self.out);
+        (self.sent, self.repeat_at) = (0, None);
     }
 
     /// A whole frame has come.
+    #[inline(never)]
     fn frame(&mut self, now: Millis) {
         let deframer = core::mem::take(&mut self.deframer);
         match deframer.payload().first() {
@@ -187,13 +165,16 @@ impl NativeClient {
         self.deframer = deframer;
     }
 
+    #[inline(never)]
     fn welcomed(&mut self, payload: &[u8], now: Millis) {
         let Some((body, tag)) = message::split_tag(payload) else { return };
         if !self.keys.proves_welcome(&self.hello, body, tag) {
             return;
         }
-        let Some((welcome, [])) = message::read::<Welcome>(message::WELCOME, body) else { return };
-        if !(MIN..=CURRENT).contains(&welcome.version) {
+        let mut read = Reader::new(body);
+        let [_kind, _min, _max, version] = [(); 4].map(|()| read.byte());
+        let (_instance, stamp, _nonce) = (read.number(), read.number(), read.array());
+        if !read.is_good() || !read.rest().is_empty() || !(MIN..=CURRENT).contains(&version) {
             return;
         }
         self.session = Some(self.keys.session(&self.hello, payload));
@@ -201,52 +182,54 @@ impl NativeClient {
         self.accepted = false;
         // Further off it would be refused. What is not done by then is not done.
         let left = self.deadline.since(now).min(DEADLINE_MAX);
-        let due = welcome.stamp.saturating_add(left.0);
+        let due = stamp.saturating_add(left.0);
         // On the same clock a request never becomes younger, whatever pauses this end.
         self.due = Some(match self.due {
-            Some((before, stamp)) if welcome.stamp >= stamp => (before.min(due), welcome.stamp),
-            _ => (due, welcome.stamp),
+            Some((before, last)) if stamp >= last => (before.min(due), stamp),
+            _ => (due, stamp),
         });
         self.state = State::Asking;
         self.repeated = false;
         self.send_request();
     }
 
+    #[inline(never)]
     fn replied(&mut self, payload: &[u8], now: Millis) {
         let Some((body, tag)) = message::split_tag(payload) else { return };
         let Some(session) = &self.session else { return };
-        let Some((head, rest)) = message::read::<Head>(message::REPLY, body) else { return };
-        if head.session != session.name || head.counter <= self.heard || !session.answering.proves(&[body], tag) {
+        let mut read = Reader::new(body);
+        let (_kind, name, counter) = (read.byte(), read.bytes(SESSION_LEN), read.short_number());
+        let is_ours = read.is_good() && name == session.name && counter > self.heard;
+        if !is_ours || !session.answering.proves(&[body], tag) {
             return;
         }
-        self.heard = head.counter;
+        self.heard = counter;
         self.heard_at = now;
-        let Ok((reply, rest)) = postcard::take_from_bytes::<message::Reply>(rest) else { return };
-        if reply.id != self.id {
-            return;
-        }
-        let chunk_at = body.len() - rest.len();
-        match (reply.said, &self.ask) {
+        let id = read.number();
+        let Some(said) = read.said().filter(|_| id == self.id) else { return };
+        let chunk_at = body.len() - read.rest().len();
+        let asked = self.what.first().copied().unwrap_or_default();
+        match (said, asked) {
             (Said::Accepted | Said::Working, _) => {
                 // The session that was given up is alive: a handshake that has begun is not needed.
                 self.state = State::Asking;
                 self.accepted = true;
                 self.repeat_at = None;
             }
-            (Said::Done(done), Ask::Power(action, _)) => self.end(match (done.result, action) {
+            (Said::Done(done), asking::OFF | asking::REBOOT | asking::ON) => self.end(match (done.result, asked) {
                 (message::Result::Failed(reason), _) => Reply::NotDone(reason.into()),
-                (message::Result::On, PowerAction::On) => Reply::Done,
-                (message::Result::Off, PowerAction::Off)
-                | (message::Result::Rebooted | message::Result::NotStarted, PowerAction::Reboot)
+                (message::Result::On, asking::ON) => Reply::Done,
+                (message::Result::Off, asking::OFF)
+                | (message::Result::Rebooted | message::Result::NotStarted, asking::REBOOT)
                     if done.seen_off =>
                 {
                     Reply::Done
                 }
                 _ => Reply::Failed,
             }),
-            (Said::Status(runs, _), Ask::Status(_)) => self.end(Reply::Power(runs.into())),
-            (Said::Alive, Ask::Monitor) => self.end(Reply::Done),
-            (Said::List(count, more), Ask::List) => self.chunk = Some((count, chunk_at as u8, more)),
+            (Said::Status(runs, _), asking::STATUS) => self.end(Reply::Power(runs.into())),
+            (Said::Alive, asking::MONITOR) => self.end(Reply::Done),
+            (Said::List(count, more), asking::LIST) => self.chunk = Some((count, chunk_at as u8, more)),
             (Said::Denied, _) => self.end(Reply::Denied),
             (Said::Failed(reason), _) => self.end(Reply::NotDone(reason.into())),
             _ => self.end(Reply::Failed),
@@ -254,6 +237,7 @@ impl NativeClient {
     }
 
     /// The next entry of the chunk that has come; at its end, the next chunk is asked for.
+    #[inline(never)]
     fn next_entry(&mut self) -> Option<Reply> {
         let (count, at, more) = self.chunk?;
         let Some(left) = count.checked_sub(1) else {
@@ -268,18 +252,28 @@ impl NativeClient {
             return None;
         };
         let (body, _) = message::split_tag(self.deframer.payload())?;
-        let rest = body.get(usize::from(at)..)?;
-        let Ok((entry, rest)) = postcard::take_from_bytes::<message::Entry<'_>>(rest) else {
+        let mut read = Reader::new(body.get(usize::from(at)..)?);
+        let (uuid, runs) = (Uuid::from_bytes(read.array()), read.runs());
+        let length = read.byte();
+        let name = read.bytes(usize::from(length));
+        if !read.is_good() {
             self.end(Reply::Failed);
             return self.reply.take();
-        };
-        let uuid = Uuid::from_bytes(entry.uuid);
-        let listed = ListEntry { name: entry.name, uuid, power: entry.runs.into() };
-        let entry = Reply::Entry(Entry::of(&listed));
-        self.after = Some(uuid);
-        self.chunk = Some((left, (body.len() - rest.len()) as u8, more));
+        }
+        let left_at = body.len() - read.rest().len();
+        let entry = Reply::Entry(Entry::of(uuid, runs.into(), name));
+        self.what.clear();
+        asking::write_what(&Ask::List, None, Some(uuid), &mut self.what);
+        self.chunk = Some((left, left_at as u8, more));
         Some(entry)
     }
+}
+
+/// A frame in place of the last one.
+#[inline(never)]
+fn put(payload: &[u8], out: &mut heapless::Vec<u8, OUT_MAX, u8>) {
+    out.clear();
+    frame::encode(payload, out);
 }
 
 impl Endpoint for NativeClient {

@@ -7,7 +7,7 @@ use crate::words::{UUID_TEXT_LEN, Uuid};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 /// Bytes of a key.
 pub const KEY_LEN: usize = 32;
@@ -20,12 +20,20 @@ pub const SESSION_LEN: usize = 4;
 
 /// One key. Wiped when it is dropped.
 #[derive(Clone)]
-pub struct Key(Zeroizing<[u8; KEY_LEN]>);
+pub struct Key([u8; KEY_LEN]);
+
+impl Drop for Key {
+    // Called: written out at each end of each key's life, it would be a large part of the agent.
+    #[inline(never)]
+    fn drop(&mut self) {
+        self.0.as_mut_slice().zeroize();
+    }
+}
 
 impl Key {
     /// These bytes.
-    pub fn from_bytes(bytes: [u8; KEY_LEN]) -> Key {
-        Key(Zeroizing::new(bytes))
+    pub const fn from_bytes(bytes: [u8; KEY_LEN]) -> Key {
+        Key(bytes)
     }
 
     fn mac(&self, parts: &[&[u8]]) -> [u8; KEY_LEN] {
@@ -171,7 +179,7 @@ pub fn write_file(keys: &Keys) -> [u8; FILE_LEN] {
     };
     let uuid = keys.guest.text();
     let generation = hex(&keys.generation.to_be_bytes());
-    let (asking, answering) = (hex(&*keys.asking.0), hex(&*keys.answering.0));
+    let (asking, answering) = (hex(&keys.asking.0), hex(&keys.answering.0));
     let lines = [FILE_HEAD, &uuid, &generation, &asking, &answering];
     let mut file = [0; FILE_LEN];
     let text = lines.iter().flat_map(|line| line.iter().chain(b"\n"));
@@ -186,31 +194,50 @@ pub fn is_native_file(file: &[u8]) -> bool {
     file.starts_with(FILE_HEAD)
 }
 
+/// Where the newlines are behind a key file's UUID, where another is.
+const GENERATION_ENDS: usize = 1 + 8;
+const ASKING_ENDS: usize = GENERATION_ENDS + 1 + 2 * KEY_LEN;
+const ANSWERING_ENDS: usize = ASKING_ENDS + 1 + 2 * KEY_LEN;
+
 /// Reads the text of a key file; none where it is none. A last newline may be missing.
 pub fn read_file(file: &[u8]) -> Option<Keys> {
-    let mut lines = file.split(|&byte| byte == b'\n');
-    if lines.next()? != FILE_HEAD {
-        return None;
-    }
-    let guest = Uuid::parse(lines.next()?)?;
-    let generation = u32::from_be_bytes(unhex(lines.next()?)?);
-    let asking = Key::from_bytes(unhex(lines.next()?)?);
-    let answering = Key::from_bytes(unhex(lines.next()?)?);
-    let ends = lines.all(<[u8]>::is_empty);
-    (ends && generation != KEYLESS).then_some(Keys { guest, generation, asking, answering })
+    let mut keys = Keys::keyless();
+    keys.read_file(file).map(|()| keys)
 }
 
-fn unhex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if text.len() != 2 * N {
-        return None;
-    }
-    for (place, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        for &digit in pair {
-            *place = (*place << 4) | (digit as char).to_digit(16)? as u8;
+impl Keys {
+    /// Reads the text of a key file into these: moving them about takes more code than reading them. Where it is no
+    /// key file, what they are then is of no use.
+    #[inline(never)]
+    pub fn read_file(&mut self, file: &[u8]) -> Option<()> {
+        // Every line has its length, and with it every byte its place.
+        let (head, rest) = file.split_at_checked(FILE_HEAD.len())?;
+        let (uuid, numbers) = rest.strip_prefix(b"\n")?.split_at_checked(UUID_TEXT_LEN)?;
+        self.guest = Uuid::parse(uuid)?;
+        self.generation = 0;
+        for (at, &byte) in numbers.iter().enumerate() {
+            if matches!(at, 0 | GENERATION_ENDS | ASKING_ENDS | ANSWERING_ENDS) {
+                if byte != b'\n' {
+                    return None;
+                }
+                continue;
+            }
+            let digit = (byte as char).to_digit(16)?;
+            if at < GENERATION_ENDS {
+                self.generation = (self.generation << 4) | digit;
+                continue;
+            }
+            let (key, begin) = if at < ASKING_ENDS {
+                (&mut self.asking, GENERATION_ENDS + 1)
+            } else {
+                (&mut self.answering, ASKING_ENDS + 1)
+            };
+            let place = key.0.get_mut((at - begin) / 2)?;
+            *place = (*place << 4) | digit as u8;
         }
+        let is_one = head == FILE_HEAD && numbers.len() >= ANSWERING_ENDS && self.generation != KEYLESS;
+        is_one.then_some(())
     }
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -238,7 +265,7 @@ mod tests {
         let derived = Keys::derive(b"fencewire without a key", Uuid::from_bytes([0; 16]), KEYLESS);
         let keyless = Keys::keyless();
         assert_eq!((derived.guest, derived.generation), (keyless.guest, keyless.generation));
-        assert_eq!((*derived.asking.0, *derived.answering.0), (*keyless.asking.0, *keyless.answering.0));
+        assert_eq!((derived.asking.0, derived.answering.0), (keyless.asking.0, keyless.answering.0));
     }
 
     #[test]

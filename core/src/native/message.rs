@@ -210,6 +210,11 @@ pub enum Reason {
 
 macro_rules! same {
     ($($name:ident)*) => {
+        impl Reason {
+            /// All of them, each at the place of its number.
+            pub const ALL: [Reason; 12] = [$(Reason::$name),*];
+        }
+
         impl From<Failure> for Reason {
             fn from(failure: Failure) -> Reason {
                 match failure { $(Failure::$name => Reason::$name,)* }

@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `asking` | the same as the asking end says and hears it, in less code |
 //! | [`frame`] | where a frame begins and ends in a stream: COBS between zeros |
 //! | [`message`] | what frames say: hello, welcome, requests, replies |
 //! | [`keys`] | who can say it: a guest's keys, a session's keys, tags |
@@ -9,6 +10,7 @@
 //! To the byte it is written down in `docs/protocol.md`. Not here: who says what when (see [`crate::Client`],
 //! [`crate::Listener`]).
 
+pub(crate) mod asking;
 pub mod frame;
 pub mod keys;
 pub mod message;

@@ -114,6 +114,7 @@ fn native() {
     call!(keys::write_file, &keys);
     call!(keys::is_native_file, bytes());
     let _ = call!(keys::read_file, bytes());
+    call!(Keys::read_file, &mut Keys::keyless(), bytes());
 
     call!(message::split_tag, bytes());
     call!(message::read::<message::Request<'_>>, message::REQUEST, bytes());
