@@ -1,12 +1,14 @@
 //! The end that answers: takes requests off a channel, hands each out once, and takes its answer back by id.
 //!
-//! Here is what every wire shares; how each is listened to is in `listener/serial.rs`, `listener/native.rs` (both behind
-//! `listener/stream.rs`) and `listener/packet.rs`.
+//! Here is what every wire shares; how each is listened to is in `listener/serial.rs`, `listener/native.rs` with
+//! `listener/sessions.rs` (all behind `listener/stream.rs`) and `listener/packet.rs`.
 
 mod native;
 mod outbox;
 mod packet;
+mod refusals;
 mod serial;
+mod sessions;
 mod stream;
 
 use crate::Endpoint;
@@ -15,10 +17,11 @@ use crate::classic::packet::Unproved;
 use crate::classic::{Malformed, TIME_TO_ACT_MS};
 use crate::native::keys::Keys;
 use crate::words::{Answer, Details, Entropy, Millis, Request};
-pub use native::{DEADLINE_MAX, HALF_OPEN, WORKING};
+pub use native::{DEADLINE_MAX, WORKING};
 pub use packet::HANDSHAKE_TIME;
 use packet::PacketListener;
 pub use serial::{FRAME_TIME, PIPELINE_TIME};
+pub use sessions::HALF_OPEN;
 use stream::StreamListener;
 
 /// How long bytes are discarded after a serial or virtio channel was connected, and around a reset of its guest: what
@@ -27,9 +30,6 @@ pub const SETTLE: Millis = Millis(200);
 
 /// A reply that could not be sent for so long is dropped: its asker has gone.
 pub const REPLY_TIME: Millis = Millis(5_000);
-
-/// Refusals held until they are polled; more are counted no further.
-const REFUSALS: usize = 4;
 
 /// What a listener of a channel accepts.
 #[derive(Clone, Debug)]

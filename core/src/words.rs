@@ -112,8 +112,10 @@ impl fmt::Debug for Uuid {
 pub const NAME_MAX: usize = 63;
 
 /// A guest's name that any wire can carry: 1 to 63 bytes of UTF-8 without control characters, not shaped like a UUID.
+// 64 bytes that are copied word by word: without the alignment the guest agent is 1.7 KB larger.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct GuestName(heapless::Vec<u8, NAME_MAX>);
+#[repr(align(8))]
+pub struct GuestName(heapless::Vec<u8, NAME_MAX, u8>);
 
 /// Why some bytes are not a guest's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,5 +11,6 @@ fn the_ends_take_no_more_than_the_document_says() {
     for (name, size, aim) in pinned {
         let row = format!("| {name} | {size} | {aim} |");
         assert!(DOCUMENT.contains(&row), "the document does not say {row:?}");
+        assert!(size <= aim, "{name}: over its aim");
     }
 }

@@ -1,30 +1,29 @@
-//! The answering end of our own wire: handshakes, one session, one request at a time.
+//! The answering end of our own wire: one request at a time, in the session that is established.
 //!
 //! ```text
-//!  hello (good tag) ──▶ pending session, welcome out ── a good request in it ──▶ established
-//!                          │ 1 s                                                    │ another one established, or closed
-//!                          ▼                                                        ▼
-//!                        gone                                                     gone
+//!            request (of the session)          poll: Asked            answer
+//!  bytes ──▶ waiting, "accepted" out ─────────▶ asked ───────────────▶ reply in transmit ──▶ sent
+//!              │                                 │ each second: "working"
+//!              │ another id, or its time: Withdrawn
+//!              ▼
+//!            gone
 //! ```
 //!
-//! A hello proves that its sender has, or once had, the key; it changes nothing that is established. What counts is a frame
-//! of a session, whose keys are made of both ends' nonces: nobody else can have said it, and it was not said before.
+//! Not here: who is believed (`listener/sessions.rs`).
 
-use super::{Event, NativeAccept, NotNow, REFUSALS, REPLY_TIME, Refusal, RequestId};
+use super::refusals::Refusals;
+use super::sessions::Sessions;
+use super::{Event, NativeAccept, NotNow, REPLY_TIME, Refusal, RequestId};
 use crate::Endpoint;
 use crate::classic::Malformed;
-use crate::native::frame::{self, Deframer, FRAME_MAX, FRAMING, Payload};
-use crate::native::keys::{Session, TAG_LEN};
-use crate::native::message::{self, CHUNK_MAX, Done, Head, Hello, NONCE_LEN, Reply, Said, WELCOME_MAX, Welcome, What};
-use crate::native::{CURRENT, MIN};
+use crate::native::frame::{self, Decoder, FRAME_MAX, FRAMING, Payload};
+use crate::native::keys::TAG_LEN;
+use crate::native::message::{self, CHUNK_MAX, Done, HELLO_MAX, REQUEST_MAX, Said, WELCOME_MAX, What};
 use crate::sha::sha256;
 use crate::words::{
     Answer, Ask, BadName, Details, Entropy, Failure, Incarnation, Millis, Outcome, Power, PowerAction, Request,
     RequestKey, Restart, Uuid, Which,
 };
-
-/// How long a session may be pending.
-pub const HALF_OPEN: Millis = Millis(1_000);
 
 /// How often an asker hears that its request is still worked on.
 pub const WORKING: Millis = Millis(1_000);
@@ -35,8 +34,9 @@ pub const DEADLINE_MAX: Millis = Millis(600_000);
 /// What waits to be sent: a reply with a chunk of a list, and what was said before it: "accepted", or a welcome.
 const OUT_MAX: usize = FRAME_MAX + WELCOME_MAX + FRAMING;
 
-/// Random bytes that nonces are made of: as many as a nonce has.
-const ENTROPY_LEN: usize = NONCE_LEN;
+/// Bytes of the longest payload that a guest says: longer ones are nobody's.
+const HEARD_MAX: usize = REQUEST_MAX;
+const _: () = assert!(HELLO_MAX <= HEARD_MAX);
 
 /// Ids of this wire's requests have this bit, those of the classic wire on the same channel have not.
 const NATIVE_ID: u64 = 1 << 63;
@@ -44,36 +44,15 @@ const NATIVE_ID: u64 = 1 << 63;
 /// See [`super::Listener`].
 #[derive(Debug)]
 pub(super) struct NativeListener {
-    accept: NativeAccept,
-    entropy: [u8; ENTROPY_LEN],
-    welcomed: u32,
-    deframer: Deframer,
-    established: Option<Live>,
-    pending: Option<Pending>,
+    sessions: Sessions,
+    decoder: Decoder,
+    payload: heapless::Vec<u8, HEARD_MAX, u8>,
     current: Option<Current>,
     next_id: u64,
     withdrawn: Option<RequestId>,
-    refusals: heapless::Deque<Refusal, REFUSALS>,
-    out: heapless::Vec<u8, OUT_MAX>,
+    refusals: Refusals,
+    out: heapless::Vec<u8, OUT_MAX, u16>,
     sent: u16,
-    since: Millis,
-}
-
-/// A session and how far it has come.
-#[derive(Debug)]
-struct Live {
-    session: Session,
-    /// Of the last frame that counted, and of the last that was said.
-    heard: u32,
-    said: u32,
-}
-
-/// A session that nobody has spoken in yet, and the hello that it answers.
-#[derive(Debug)]
-struct Pending {
-    live: Live,
-    hello: [u8; TAG_LEN],
-    nonce: [u8; NONCE_LEN],
     since: Millis,
 }
 
@@ -81,8 +60,6 @@ struct Pending {
 #[derive(Debug)]
 struct Current {
     id: RequestId,
-    /// Its asker's own id.
-    wire_id: u64,
     request: Request,
     stage: Stage,
     /// When its asker heard last that it is worked on.
@@ -102,16 +79,13 @@ enum Stage {
 impl NativeListener {
     pub(super) const fn new(accept: NativeAccept) -> NativeListener {
         NativeListener {
-            accept,
-            entropy: [0; ENTROPY_LEN],
-            welcomed: 0,
-            deframer: Deframer::new(),
-            established: None,
-            pending: None,
+            sessions: Sessions::new(accept),
+            decoder: Decoder::new(),
+            payload: heapless::Vec::new(),
             current: None,
             next_id: NATIVE_ID,
             withdrawn: None,
-            refusals: heapless::Deque::new(),
+            refusals: Refusals::new(),
             out: heapless::Vec::new(),
             sent: 0,
             since: Millis(0),
@@ -122,7 +96,7 @@ impl NativeListener {
         if let Some(id) = self.withdrawn.take() {
             return Some(Event::Withdrawn(id));
         }
-        if let Some(refusal) = self.refusals.pop_front() {
+        if let Some(refusal) = self.refusals.pop() {
             return Some(Event::Refused(refusal));
         }
         let current = self.current.as_mut()?;
@@ -152,7 +126,7 @@ impl NativeListener {
     ) -> Result<(), NotNow> {
         let current = self.current.as_mut().filter(|current| current.id == id).ok_or(NotNow::Gone)?;
         let is_list = current.request.ask == Ask::List;
-        let wire_id = current.wire_id;
+        let wire_id = current.request.key.id;
         match (&mut current.stage, answer) {
             (Stage::Waiting, _) => return Err(NotNow::Gone),
             (Stage::Listing { wanted: false, .. }, _) => return Err(NotNow::EntryNotWanted),
@@ -199,8 +173,8 @@ impl NativeListener {
     }
 
     fn end_list(&mut self, more: bool, now: Millis) {
-        if let Some(Current { wire_id, stage: Stage::Listing { chunk, count, .. }, .. }) = self.current.take() {
-            self.say(wire_id, Said::List(count, more), &chunk, now);
+        if let Some(Current { request, stage: Stage::Listing { chunk, count, .. }, .. }) = self.current.take() {
+            self.say(request.key.id, Said::List(count, more), &chunk, now);
         }
     }
 
@@ -209,13 +183,12 @@ impl NativeListener {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.established.is_none()
-            && self.pending.is_none()
+        self.sessions.is_empty()
             && self.current.is_none()
             && self.withdrawn.is_none()
             && self.refusals.is_empty()
             && self.transmit().is_empty()
-            && !self.deframer.has_begun()
+            && !self.decoder.has_begun()
     }
 
     /// A part of what waits has gone: the rest goes before anything of another wire.
@@ -229,83 +202,36 @@ impl NativeListener {
 
     /// Takes the next byte. Says whether it ended a frame that was said by whoever has the key.
     pub(super) fn push(&mut self, byte: u8, now: Millis) -> bool {
-        if !self.deframer.push(byte) {
+        if !self.decoder.push(byte, &mut self.payload) {
             return false;
         }
-        let deframer = core::mem::take(&mut self.deframer);
-        let payload = deframer.payload();
+        // The decoder wants it back empty.
+        let payload = core::mem::take(&mut self.payload);
         let taken = match payload.first() {
-            Some(&message::HELLO) => self.hello(payload, now),
-            Some(&message::REQUEST) => self.request(payload, now),
+            Some(&message::HELLO) => self.hello(&payload, now),
+            Some(&message::REQUEST) => self.request(&payload, now),
             _ => None,
         };
         let is_ours = matches!(payload.first(), Some(&(message::HELLO | message::REQUEST)));
         if taken.is_none() && is_ours && payload.len() > TAG_LEN {
-            let _ = self.refusals.push_back(Refusal::NotProved);
+            self.refuse(Refusal::NotProved);
         }
-        self.deframer = deframer;
         taken.is_some()
     }
 
     /// None where it is not to be believed.
     fn hello(&mut self, payload: &[u8], now: Millis) -> Option<()> {
-        let (body, tag) = message::split_tag(payload)?;
-        if !self.accept.keys.proves_hello(body, tag) {
-            return None;
+        match self.sessions.hello(payload, now)? {
+            Ok(welcome) => self.put(&welcome, now),
+            Err(refusal) => self.refuse(refusal),
         }
-        let (hello, rest) = message::read::<Hello>(message::HELLO, body)?;
-        let keys = &self.accept.keys;
-        let is_for_us = hello.guest == *keys.guest().as_bytes() && hello.generation == keys.generation();
-        if !rest.is_empty() || !is_for_us {
-            return None;
-        }
-        let version = hello.max.min(CURRENT);
-        if version < hello.min.max(MIN) {
-            let _ = self.refusals.push_back(Refusal::Version { min: hello.min, max: hello.max });
-            return Some(());
-        }
-        // The same hello again gets the same welcome: the first may be answered already.
-        let pending = self.pending.as_ref().filter(|pending| now.since(pending.since) < HALF_OPEN);
-        let again = pending.filter(|pending| pending.hello == tag).map(|pending| (pending.nonce, pending.since));
-        let (nonce, since) = again.unwrap_or_else(|| (self.nonce(), now));
-        let keys = &self.accept.keys;
-        let mut welcome = Payload::new();
-        let _ = welcome.push(message::WELCOME);
-        let said = Welcome { min: MIN, max: CURRENT, version, instance: self.accept.instance, stamp: since.0, nonce };
-        message::write(&said, &mut welcome);
-        let answer = keys.welcome_tag(payload, &welcome);
-        let _ = welcome.extend_from_slice(&answer);
-        if again.is_none() {
-            let live = Live { session: keys.session(payload, &welcome), heard: 0, said: 0 };
-            let hello = *tag.first_chunk().unwrap_or(&[0; TAG_LEN]);
-            self.pending = Some(Pending { live, hello, nonce, since });
-        }
-        self.put(&welcome, now);
         Some(())
-    }
-
-    fn nonce(&mut self) -> [u8; NONCE_LEN] {
-        self.welcomed = self.welcomed.wrapping_add(1);
-        let digest = sha256(&[&self.entropy, &self.welcomed.to_le_bytes()]);
-        *digest.first_chunk().unwrap_or(&[0; NONCE_LEN])
     }
 
     /// None where it is not to be believed.
     fn request(&mut self, payload: &[u8], now: Millis) -> Option<()> {
-        let (body, tag) = message::split_tag(payload)?;
-        let (head, rest) = message::read::<Head>(message::REQUEST, body)?;
-        self.pending = self.pending.take().filter(|pending| now.since(pending.since) < HALF_OPEN);
-        let proves = |live: &Live| {
-            live.session.name == head.session && head.counter > live.heard && live.session.asking.proves(&[body], tag)
-        };
-        if let Some(live) = self.established.as_mut().filter(|live| proves(live)) {
-            live.heard = head.counter;
-        } else if self.pending.as_ref().is_some_and(|pending| proves(&pending.live)) {
-            self.established = self.pending.take().map(|pending| Live { heard: head.counter, ..pending.live });
-        } else {
-            return None;
-        }
-        self.asked(rest, now);
+        let body = self.sessions.request(payload, now)?;
+        self.asked(body, now);
         Some(())
     }
 
@@ -318,7 +244,7 @@ impl NativeListener {
             return self.malformed(Malformed::Body);
         }
         let key = RequestKey { id: asked.id, body: body_hash(&asked.what) };
-        if let Some(current) = self.current.as_ref().filter(|current| current.wire_id == key.id) {
+        if let Some(current) = self.current.as_ref().filter(|current| current.request.key.id == key.id) {
             // One of the two is not what its asker sent: neither may get the other's answer.
             let is_copy = current.request.key == key;
             let said = if is_copy { Said::Accepted } else { Said::Failed(Failure::Busy.into()) };
@@ -342,7 +268,7 @@ impl NativeListener {
         let request = Request { ask, key, received: now, deadline, remember_until: deadline, which, native: true };
         let id = RequestId(self.next_id);
         self.next_id = NATIVE_ID | (self.next_id + 1);
-        self.current = Some(Current { id, wire_id: asked.id, request, stage: Stage::Waiting, said_at: now });
+        self.current = Some(Current { id, request, stage: Stage::Waiting, said_at: now });
         self.say(asked.id, Said::Accepted, &[], now);
     }
 
@@ -351,29 +277,22 @@ impl NativeListener {
     }
 
     pub(super) fn refuse(&mut self, refusal: Refusal) {
-        let _ = self.refusals.push_back(refusal);
+        self.refusals.push(refusal);
     }
 
     fn drop_current(&mut self) {
         if let Some(current) = self.current.take() {
             match current.stage {
-                Stage::Waiting => _ = self.refusals.push_back(Refusal::Superseded),
+                Stage::Waiting => self.refuse(Refusal::Superseded),
                 Stage::Asked | Stage::Listing { .. } => self.withdrawn = Some(current.id),
             }
         }
     }
 
     fn say(&mut self, id: u64, said: Said, entries: &[u8], now: Millis) {
-        let Some(live) = &mut self.established else { return };
-        live.said = live.said.saturating_add(1);
-        let mut payload = Payload::new();
-        let _ = payload.push(message::REPLY);
-        message::write(&Head { session: live.session.name, counter: live.said }, &mut payload);
-        message::write(&Reply { id, said }, &mut payload);
-        let _ = payload.extend_from_slice(entries);
-        let tag = live.session.answering.tag(&[&payload]);
-        let _ = payload.extend_from_slice(&tag);
-        self.put(&payload, now);
+        if let Some(reply) = self.sessions.reply(id, said, entries) {
+            self.put(&reply, now);
+        }
     }
 
     /// Adds a frame to what waits to be sent. One for which there is no room is lost: its asker asks again.
@@ -390,7 +309,7 @@ impl NativeListener {
 impl Endpoint for NativeListener {
     fn opened(&mut self, entropy: &Entropy, now: Millis) {
         self.closed(now);
-        self.entropy = *entropy.0.last_chunk().unwrap_or(&[0; ENTROPY_LEN]);
+        self.sessions.opened(entropy);
     }
 
     fn receive(&mut self, bytes: &[u8], now: Millis) -> usize {
@@ -405,8 +324,8 @@ impl Endpoint for NativeListener {
 
     fn closed(&mut self, _now: Millis) {
         self.drop_current();
-        (self.established, self.pending) = (None, None);
-        self.deframer.reset();
+        self.sessions.closed();
+        self.decoder.reset();
         self.out.clear();
         self.sent = 0;
     }
@@ -420,22 +339,22 @@ impl Endpoint for NativeListener {
     }
 
     fn wake_at(&self) -> Option<Millis> {
-        let half_open = self.pending.as_ref().map(|pending| pending.since.plus(HALF_OPEN));
+        let half_open = self.sessions.wake_at();
         let reply = (!self.transmit().is_empty()).then(|| self.since.plus(REPLY_TIME));
         let current = self.current.as_ref().map(|current| current.said_at.plus(WORKING).min(current.ends()));
         [half_open, reply, current].into_iter().flatten().min()
     }
 
     fn wake(&mut self, now: Millis) {
-        self.pending = self.pending.take().filter(|pending| now.since(pending.since) < HALF_OPEN);
+        self.sessions.wake(now);
         if !self.transmit().is_empty() && now.since(self.since) >= REPLY_TIME {
             self.out.clear();
             self.sent = 0;
-            let _ = self.refusals.push_back(Refusal::ReplyNotRead);
+            self.refuse(Refusal::ReplyNotRead);
         }
         let Some(current) = &mut self.current else { return };
         if now >= current.ends() {
-            let wire_id = current.wire_id;
+            let wire_id = current.request.key.id;
             let said = match current.request.ask {
                 Ask::Power(..) => done(Outcome::Failed(Failure::Unconfirmed), Details::NONE),
                 _ => Said::Failed(Failure::Unreachable.into()),
@@ -444,7 +363,7 @@ impl Endpoint for NativeListener {
             self.drop_current();
         } else if now.since(current.said_at) >= WORKING {
             current.said_at = now;
-            let wire_id = current.wire_id;
+            let wire_id = current.request.key.id;
             // One that nobody reads need not be told again.
             if self.transmit().is_empty() {
                 self.say(wire_id, Said::Working, &[], now);

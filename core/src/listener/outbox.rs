@@ -7,7 +7,7 @@ use crate::words::Millis;
 /// What waits to be sent. All of it is dropped when the oldest byte has waited too long.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    bytes: heapless::Vec<u8, OUT_MAX>,
+    bytes: heapless::Vec<u8, OUT_MAX, u8>,
     sent: u8,
     /// When the oldest byte was put in.
     pub(super) since: Millis,

@@ -11,7 +11,8 @@
 //! with the same key it came from.
 
 use super::outbox::Outbox;
-use super::{Event, NotNow, REFUSALS, REPLY_TIME, Refusal, RequestId, Trust};
+use super::refusals::Refusals;
+use super::{Event, NotNow, REPLY_TIME, Refusal, RequestId, Trust};
 use crate::Endpoint;
 use crate::classic::key::{Hash, Key, TAG_LEN, Tag};
 use crate::classic::packet::{self, REQUEST_LEN, Unproved};
@@ -45,7 +46,7 @@ pub(super) struct PacketListener {
     id: RequestId,
     /// An earlier connection's, perhaps.
     withdrawn: Option<RequestId>,
-    refusals: heapless::Deque<Refusal, REFUSALS>,
+    refusals: Refusals,
     out: Outbox,
 }
 
@@ -81,7 +82,7 @@ impl PacketListener {
             input: heapless::Vec::new(),
             id: RequestId(0),
             withdrawn: None,
-            refusals: heapless::Deque::new(),
+            refusals: Refusals::new(),
             out: Outbox::new(),
         }
     }
@@ -90,7 +91,7 @@ impl PacketListener {
         if let Some(id) = self.withdrawn.take() {
             return Some(Event::Withdrawn(id));
         }
-        if let Some(refusal) = self.refusals.pop_front() {
+        if let Some(refusal) = self.refusals.pop() {
             return Some(Event::Refused(refusal));
         }
         if !self.out.is_empty() {
@@ -226,7 +227,7 @@ impl PacketListener {
             }
             Err(why) => {
                 self.end_with(Code::Failed, now);
-                let _ = self.refusals.push_back(Refusal::Malformed(why));
+                self.refusals.push(Refusal::Malformed(why));
             }
         }
     }
@@ -240,7 +241,7 @@ impl PacketListener {
     fn refuse(&mut self, refusal: Refusal) {
         self.out.clear();
         self.stage = Stage::Ending;
-        let _ = self.refusals.push_back(refusal);
+        self.refusals.push(refusal);
     }
 
     fn end_late_handshake(&mut self, now: Millis) {

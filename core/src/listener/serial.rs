@@ -14,7 +14,8 @@
 //! reply, that reply is never sent, lest it be taken for the later one's.
 
 use super::outbox::Outbox;
-use super::{Event, NotNow, REFUSALS, REPLY_TIME, Refusal, RequestId, SETTLE};
+use super::refusals::Refusals;
+use super::{Event, NotNow, REPLY_TIME, Refusal, RequestId, SETTLE};
 use crate::Endpoint;
 use crate::classic::serial::{self, Cut, Deframer};
 use crate::classic::{Code, REMEMBERED_MS, code_for};
@@ -46,10 +47,12 @@ pub(super) struct SerialListener {
     frame_since: Millis,
     noise_since: Millis,
     held: heapless::Deque<Held, HELD>,
+    /// How far the first of them has come. The others wait.
+    head: Stage,
     awaited: Option<Awaited>,
     next_id: u64,
     withdrawn: Option<RequestId>,
-    refusals: heapless::Deque<Refusal, REFUSALS>,
+    refusals: Refusals,
     out: Outbox,
 }
 
@@ -69,26 +72,35 @@ impl Awaited {
     }
 }
 
+/// What is not the same in all requests of this wire.
 #[derive(Debug)]
 struct Held {
     id: RequestId,
-    stage: Stage,
+    ask: Ask,
+    key: RequestKey,
+    received: Millis,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Stage {
     /// Not handed out yet.
-    Waiting(Request),
+    Waiting,
     /// Handed out.
-    Asked(Request),
+    Asked,
     /// A list of which a part is out. `wanted`: its owner was asked for the next entry.
-    Listing { request: Request, wanted: bool },
+    Listing { wanted: bool },
 }
 
-impl Stage {
-    const fn request(&self) -> &Request {
-        match self {
-            Stage::Waiting(request) | Stage::Asked(request) | Stage::Listing { request, .. } => request,
+impl Held {
+    fn request(&self, time_to_act: Millis) -> Request {
+        Request {
+            ask: self.ask.clone(),
+            key: self.key,
+            received: self.received,
+            deadline: self.received.plus(time_to_act),
+            remember_until: self.received.plus(Millis(REMEMBERED_MS)),
+            which: Which::Any,
+            native: false,
         }
     }
 }
@@ -103,10 +115,11 @@ impl SerialListener {
             frame_since: Millis(0),
             noise_since: Millis(0),
             held: heapless::Deque::new(),
+            head: Stage::Waiting,
             awaited: None,
             next_id: 0,
             withdrawn: None,
-            refusals: heapless::Deque::new(),
+            refusals: Refusals::new(),
             out: Outbox::new(),
         }
     }
@@ -115,40 +128,38 @@ impl SerialListener {
         if let Some(id) = self.withdrawn.take() {
             return Some(Event::Withdrawn(id));
         }
-        if let Some(refusal) = self.refusals.pop_front() {
+        if let Some(refusal) = self.refusals.pop() {
             return Some(Event::Refused(refusal));
         }
         if !self.out.is_empty() {
             return None;
         }
-        let head = self.held.front_mut()?;
-        match &mut head.stage {
-            Stage::Waiting(request) => {
-                let request = request.clone();
-                head.stage = Stage::Asked(request.clone());
-                Some(Event::Asked(head.id, request))
+        let first = self.held.front()?;
+        match self.head {
+            Stage::Waiting => {
+                self.head = Stage::Asked;
+                Some(Event::Asked(first.id, first.request(self.time_to_act)))
             }
-            Stage::Listing { wanted, .. } if !*wanted => {
-                *wanted = true;
-                Some(Event::EntryWanted(head.id))
+            Stage::Listing { wanted: false } => {
+                self.head = Stage::Listing { wanted: true };
+                Some(Event::EntryWanted(first.id))
             }
-            _ => None,
+            Stage::Asked | Stage::Listing { wanted: true } => None,
         }
     }
 
     pub(super) fn answer(&mut self, id: RequestId, answer: Answer<'_>, now: Millis) -> Result<(), NotNow> {
-        let head = self.held.front_mut().filter(|head| head.id == id).ok_or(NotNow::Gone)?;
-        let begun = match &head.stage {
-            Stage::Waiting(_) => return Err(NotNow::Gone),
-            Stage::Listing { wanted: false, .. } => return Err(NotNow::EntryNotWanted),
-            Stage::Listing { .. } => true,
-            Stage::Asked(_) => false,
+        let first = self.held.front().filter(|first| first.id == id).ok_or(NotNow::Gone)?;
+        let begun = match self.head {
+            Stage::Waiting => return Err(NotNow::Gone),
+            Stage::Listing { wanted: false } => return Err(NotNow::EntryNotWanted),
+            Stage::Listing { wanted: true } => true,
+            Stage::Asked => false,
         };
-        let request = head.stage.request();
-        let of_list = request.ask == Ask::List;
+        let of_list = first.ask == Ask::List;
         let last = match (answer, of_list) {
             (Answer::Entry(entry), true) => {
-                head.stage = Stage::Listing { request: request.clone(), wanted: false };
+                self.head = Stage::Listing { wanted: false };
                 if !begun {
                     self.out.put(&serial::encode_reply(Code::HostList), now);
                 }
@@ -157,7 +168,7 @@ impl SerialListener {
             }
             (Answer::EndOfList, true) => Code::Success,
             (Answer::Failed(_) | Answer::Denied, _) if begun => Code::Failed,
-            (answer, _) => code_for(&request.ask, &answer).ok_or(NotNow::DoesNotFit)?,
+            (answer, _) => code_for(&first.ask, &answer).ok_or(NotNow::DoesNotFit)?,
         };
         if begun || answer == Answer::EndOfList {
             if !begun {
@@ -166,7 +177,7 @@ impl SerialListener {
             self.out.put(&serial::END_OF_LIST, now);
         }
         self.out.put(&serial::encode_reply(last), now);
-        let _ = self.held.pop_front();
+        let _ = self.take_head();
         Ok(())
     }
 
@@ -216,19 +227,9 @@ impl SerialListener {
 
     /// Says whether there was room for it.
     fn hold(&mut self, ask: Ask, key: RequestKey, now: Millis) -> bool {
-        let request = Request {
-            ask,
-            key,
-            received: now,
-            deadline: now.plus(self.time_to_act),
-            remember_until: now.plus(Millis(REMEMBERED_MS)),
-            which: Which::Any,
-            native: false,
-        };
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        let stage = Stage::Waiting(request);
-        let held = self.held.push_back(Held { id, stage }).is_ok();
+        let held = self.held.push_back(Held { id, ask, key, received: now }).is_ok();
         if !held {
             self.refuse(Refusal::TooMany);
         }
@@ -265,16 +266,21 @@ impl SerialListener {
     /// Says whether a single reply may take the place of what the head would have got: not in the middle of a list,
     /// where it would be read as an entry.
     fn drop_head(&mut self) -> bool {
-        let Some(held) = self.held.pop_front() else { return false };
-        match held.stage {
-            Stage::Waiting(_) => self.refuse(Refusal::Superseded),
-            Stage::Asked(_) | Stage::Listing { .. } => self.withdrawn = Some(held.id),
+        let Some((id, stage)) = self.take_head() else { return false };
+        match stage {
+            Stage::Waiting => self.refuse(Refusal::Superseded),
+            Stage::Asked | Stage::Listing { .. } => self.withdrawn = Some(id),
         }
-        !matches!(held.stage, Stage::Listing { .. })
+        !matches!(stage, Stage::Listing { .. })
+    }
+
+    fn take_head(&mut self) -> Option<(RequestId, Stage)> {
+        let id = self.held.pop_front()?.id;
+        Some((id, core::mem::replace(&mut self.head, Stage::Waiting)))
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        let _ = self.refusals.push_back(refusal);
+        self.refusals.push(refusal);
     }
 
     /// Ends a frame that has begun and whose time is up: a torn one is dropped, a kept-back one is whole.
@@ -315,7 +321,7 @@ impl SerialListener {
     }
 
     fn head_deadline(&self) -> Option<Millis> {
-        self.held.front().map(|head| head.stage.request().deadline)
+        self.held.front().map(|head| head.received.plus(self.time_to_act))
     }
 }
 

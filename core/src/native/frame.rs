@@ -3,7 +3,7 @@
 //!
 //! Bytes to payloads and back. Not here: what a payload says, and whether it is to be believed.
 
-use heapless::LenType;
+use heapless::{LenType, VecView};
 
 /// Bytes of a payload at most: a chunk of a list with two of the longest names.
 pub const PAYLOAD_MAX: usize = 208;
@@ -46,10 +46,50 @@ fn put<const N: usize, L: LenType>(payload: &[u8], out: &mut heapless::Vec<u8, N
     out.push(0).ok()
 }
 
-/// Finds payloads in a stream.
+/// Finds payloads in a stream, and keeps each until the next byte.
 #[derive(Clone, Debug)]
 pub struct Deframer {
-    payload: Payload,
+    decoder: Decoder,
+    payload: heapless::Vec<u8, PAYLOAD_MAX, u8>,
+}
+
+impl Deframer {
+    /// In a stream of which nothing is known.
+    pub const fn new() -> Deframer {
+        Deframer { decoder: Decoder::new(), payload: heapless::Vec::new() }
+    }
+
+    /// Forgets what has begun.
+    pub fn reset(&mut self) {
+        self.decoder.reset();
+        self.payload.clear();
+    }
+
+    /// Whether the next bytes may belong to a frame of which a part is here.
+    pub fn has_begun(&self) -> bool {
+        self.decoder.has_begun()
+    }
+
+    /// The payload of the frame that [`push`](Self::push) found.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Takes the next byte. Says whether it ends a frame; read it with [`payload`](Self::payload) before the next byte.
+    pub fn push(&mut self, byte: u8) -> bool {
+        self.decoder.push(byte, &mut self.payload)
+    }
+}
+
+impl Default for Deframer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How far a frame has come. Its payload is kept by whoever reads the stream, who knows how long one may be that is for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Decoder {
     /// Bytes of the present run that are to come; 0: the next byte begins a run.
     run: u8,
     /// A run was there before: a zero stands between it and the next.
@@ -67,74 +107,58 @@ enum State {
     Given,
 }
 
-impl Deframer {
-    /// In a stream of which nothing is known.
-    pub const fn new() -> Deframer {
-        Deframer { payload: Payload::new(), run: 0, owes_zero: false, state: State::Lost }
+impl Decoder {
+    pub(crate) const fn new() -> Decoder {
+        Decoder { run: 0, owes_zero: false, state: State::Lost }
     }
 
     /// Forgets what has begun.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.state = State::Lost;
-        self.begin();
     }
 
-    /// Whether the next bytes may belong to a frame of which a part is here.
-    pub fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.state == State::Reading
     }
 
-    /// The payload of the frame that [`push`](Self::push) found.
-    pub fn payload(&self) -> &[u8] {
-        &self.payload
-    }
-
-    /// Takes the next byte. Says whether it ends a frame; read it with [`payload`](Self::payload) before the next byte.
-    pub fn push(&mut self, byte: u8) -> bool {
+    /// Takes the next byte. Says whether it ends a frame, which is `payload` then; that must be the same at each call. A
+    /// frame for which there is no room in it is none.
+    pub(crate) fn push(&mut self, byte: u8, payload: &mut VecView<u8, u8>) -> bool {
         if self.state == State::Given {
-            self.state = State::Reading;
-            self.begin();
+            self.begin(payload);
         }
         if byte == 0 {
-            let is_whole = self.state == State::Reading && self.run == 0 && !self.payload.is_empty();
+            let is_whole = self.state == State::Reading && self.run == 0 && !payload.is_empty();
             if is_whole {
                 self.state = State::Given;
             } else {
-                self.state = State::Reading;
-                self.begin();
+                self.begin(payload);
             }
             return is_whole;
         }
-        if self.state == State::Reading && self.take(byte).is_none() {
+        if self.state == State::Reading && self.take(byte, payload).is_none() {
             self.state = State::Lost;
         }
         false
     }
 
-    fn begin(&mut self) {
-        self.payload.clear();
-        self.run = 0;
-        self.owes_zero = false;
+    fn begin(&mut self, payload: &mut VecView<u8, u8>) {
+        payload.clear();
+        (self.run, self.owes_zero, self.state) = (0, false, State::Reading);
     }
 
-    /// None: it is longer than any payload.
-    fn take(&mut self, byte: u8) -> Option<()> {
+    /// None: there is no room for it.
+    fn take(&mut self, byte: u8, payload: &mut VecView<u8, u8>) -> Option<()> {
         if self.run > 0 {
             self.run -= 1;
-            return self.payload.push(byte).ok();
+            return payload.push(byte).ok();
         }
         if self.owes_zero {
-            self.payload.push(0).ok()?;
+            payload.push(0).ok()?;
         }
         self.run = byte.checked_sub(1)?;
         self.owes_zero = true;
         Some(())
-    }
-}
-
-impl Default for Deframer {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a guest that has the key may say, and what not: ids, deadlines, counters, bodies.
 
-use crate::by_hand::{Guest, answering, keys, nothing_asked, written};
+use crate::by_hand::{Guest, answering, keys, nothing_asked, payloads, written};
 use crate::common::{Answering, done, refusals};
 use fencewire_core::classic::Malformed;
 use fencewire_core::listener::DEADLINE_MAX;
-use fencewire_core::native::message::{Reason, Reply, Request, Said, What, Whom};
+use fencewire_core::native::message::{REQUEST_MAX, Reason, Reply, Request, Said, What, Whom};
 use fencewire_core::{
     Admit, Answer, BadName, Endpoint, Event, Ledger, Millis, NotAdmitted, Power, Refusal, Target, Uuid,
 };
@@ -144,6 +144,25 @@ fn names_that_are_none_are_answered_and_not_handed_out() {
         let reply = Reply { id, said: Said::Failed(Reason::NotFound) };
         assert_eq!(guest.replies(&end.read()), [reply]);
     }
+}
+
+/// Each field as long as it can be: a listener keeps room for that much of a frame and for no more.
+#[test]
+fn the_longest_request_is_understood_and_what_is_longer_is_nothing() {
+    let mut end = answering(keys(1));
+    let mut guest = Guest::established(&mut end);
+    let name = "x".repeat(63);
+    let what = What::Reboot(Whom::Name(&name), Some([1; 16]));
+    let frame = guest.request_numbered(u32::MAX - 1, u64::MAX, end.now.plus(DEADLINE_MAX), what);
+    // A clock that has run for ever would say a deadline of 10 bytes; this one is at its beginning.
+    assert_eq!(payloads(&frame)[0].len() + 10 - written(&end.now.plus(DEADLINE_MAX).0).len(), REQUEST_MAX);
+    end.asked(&frame);
+    guest.counter = u32::MAX - 1;
+    let longer = guest.body(u32::MAX, &[0xff; REQUEST_MAX]);
+    assert_eq!(end.give(&longer), []);
+    let other = Guest::new(keys(1)).say_hello(9);
+    assert_eq!(end.give(&other), []);
+    assert!(!end.read().is_empty(), "and what comes next is understood");
 }
 
 /// Rule 5: a guest that is named like another's UUID is never meant by it.
