@@ -21,7 +21,7 @@ pub use native::{DEADLINE_MAX, WORKING};
 pub use packet::HANDSHAKE_TIME;
 use packet::PacketListener;
 pub use serial::{FRAME_TIME, PIPELINE_TIME};
-pub use sessions::HALF_OPEN;
+pub use sessions::{HALF_OPEN, REQUEST_TIME};
 use stream::StreamListener;
 
 /// How long bytes are discarded after a serial or virtio channel was connected, and around a reset of its guest: what

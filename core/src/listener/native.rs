@@ -12,7 +12,7 @@
 //! Not here: who is believed (`listener/sessions.rs`).
 
 use super::refusals::Refusals;
-use super::sessions::Sessions;
+use super::sessions::{Greeted, Sessions};
 use super::{Event, NativeAccept, NotNow, REPLY_TIME, Refusal, RequestId};
 use crate::Endpoint;
 use crate::classic::Malformed;
@@ -47,6 +47,8 @@ pub(super) struct NativeListener {
     sessions: Sessions,
     decoder: Decoder,
     payload: heapless::Vec<u8, HEARD_MAX, u8>,
+    /// When the frame began that is coming.
+    begun: Millis,
     current: Option<Current>,
     next_id: u64,
     withdrawn: Option<RequestId>,
@@ -54,6 +56,8 @@ pub(super) struct NativeListener {
     out: heapless::Vec<u8, OUT_MAX, u16>,
     sent: u16,
     since: Millis,
+    /// Where in `out` the last welcome ends; 0 when it has gone.
+    welcome_ends: u16,
 }
 
 /// The request that is dealt with.
@@ -82,6 +86,7 @@ impl NativeListener {
             sessions: Sessions::new(accept),
             decoder: Decoder::new(),
             payload: heapless::Vec::new(),
+            begun: Millis(0),
             current: None,
             next_id: NATIVE_ID,
             withdrawn: None,
@@ -89,6 +94,7 @@ impl NativeListener {
             out: heapless::Vec::new(),
             sent: 0,
             since: Millis(0),
+            welcome_ends: 0,
         }
     }
 
@@ -202,7 +208,11 @@ impl NativeListener {
 
     /// Takes the next byte. Says whether it ended a frame that was said by whoever has the key.
     pub(super) fn push(&mut self, byte: u8, now: Millis) -> bool {
+        let begins = byte == 0 || !self.decoder.has_begun();
         if !self.decoder.push(byte, &mut self.payload) {
+            if begins {
+                self.begun = now;
+            }
             return false;
         }
         // The decoder wants it back empty.
@@ -222,15 +232,24 @@ impl NativeListener {
     /// None where it is not to be believed.
     fn hello(&mut self, payload: &[u8], now: Millis) -> Option<()> {
         match self.sessions.hello(payload, now)? {
-            Ok(welcome) => self.put(&welcome, now),
-            Err(refusal) => self.refuse(refusal),
+            Greeted::Welcome(welcome, pending) => {
+                // One that cannot be said takes nobody's place.
+                if self.put(&welcome, now) {
+                    self.welcome_ends = self.out.len() as u16;
+                    if let Some(pending) = pending {
+                        self.sessions.welcomes(pending);
+                    }
+                }
+            }
+            Greeted::Waits => {}
+            Greeted::Refused(refusal) => self.refuse(refusal),
         }
         Some(())
     }
 
     /// None where it is not to be believed.
     fn request(&mut self, payload: &[u8], now: Millis) -> Option<()> {
-        let body = self.sessions.request(payload, now)?;
+        let body = self.sessions.request(payload, self.begun, now)?;
         self.asked(body, now);
         Some(())
     }
@@ -296,13 +315,18 @@ impl NativeListener {
     }
 
     /// Adds a frame to what waits to be sent. One for which there is no room is lost: its asker asks again.
-    fn put(&mut self, payload: &[u8], now: Millis) {
+    fn put(&mut self, payload: &[u8], now: Millis) -> bool {
         if self.transmit().is_empty() {
             self.out.clear();
             self.sent = 0;
             self.since = now;
         }
-        frame::encode(payload, &mut self.out);
+        frame::encode(payload, &mut self.out)
+    }
+
+    /// When the frame began that is coming, if one is.
+    fn coming_since(&self) -> Option<Millis> {
+        self.decoder.has_begun().then_some(self.begun)
     }
 }
 
@@ -327,29 +351,36 @@ impl Endpoint for NativeListener {
         self.sessions.closed();
         self.decoder.reset();
         self.out.clear();
-        self.sent = 0;
+        (self.sent, self.welcome_ends) = (0, 0);
     }
 
     fn transmit(&self) -> &[u8] {
         self.out.get(usize::from(self.sent)..).unwrap_or_default()
     }
 
-    fn sent(&mut self, n: usize, _now: Millis) {
+    fn sent(&mut self, n: usize, now: Millis) {
         self.sent += n.min(self.transmit().len()) as u16;
+        if self.welcome_ends > 0 && self.sent >= self.welcome_ends {
+            self.welcome_ends = 0;
+            self.sessions.welcome_has_gone(now);
+        }
     }
 
     fn wake_at(&self) -> Option<Millis> {
-        let half_open = self.sessions.wake_at();
+        let half_open = self.sessions.wake_at(self.coming_since());
         let reply = (!self.transmit().is_empty()).then(|| self.since.plus(REPLY_TIME));
         let current = self.current.as_ref().map(|current| current.said_at.plus(WORKING).min(current.ends()));
         [half_open, reply, current].into_iter().flatten().min()
     }
 
     fn wake(&mut self, now: Millis) {
-        self.sessions.wake(now);
+        self.sessions.wake(self.coming_since(), now);
         if !self.transmit().is_empty() && now.since(self.since) >= REPLY_TIME {
+            if self.welcome_ends > 0 {
+                self.sessions.welcome_is_lost();
+            }
             self.out.clear();
-            self.sent = 0;
+            (self.sent, self.welcome_ends) = (0, 0);
             self.refuse(Refusal::ReplyNotRead);
         }
         let Some(current) = &mut self.current else { return };

@@ -229,16 +229,113 @@ fn half_open_handshakes_without_end_leave_the_session_and_the_newest_of_them() {
     nothing_asked(&end.give(&old));
 }
 
+/// Greeted; its request begins to come so long after the welcome went, and is whole so long after that.
+fn asked_after(begins: u64, takes: u64) -> bool {
+    let mut end = answering(keys(1));
+    let mut guest = Guest::new(keys(1));
+    guest.greets(&mut end, 1);
+    end.later(begins);
+    let frame = guest.request(5, end.now.plus(Millis(90_000)), What::Monitor);
+    let (first, rest) = frame.split_at(1);
+    nothing_asked(&end.give(first));
+    nothing_asked(&end.later(takes));
+    !asks(&end.give(rest)).is_empty()
+}
+
 #[test]
 fn a_pending_session_is_good_for_a_second_and_not_for_more() {
-    for (ms, good) in [(999, true), (1_000, false), (60_000, false)] {
+    for (ms, good) in [(0, true), (999, true), (1_000, false), (60_000, false)] {
+        assert_eq!(asked_after(ms, 0), good, "after {ms} ms");
+    }
+}
+
+/// A slow line: what has begun in time may take its time. What dribbles is not waited for without end.
+#[test]
+fn a_request_that_has_begun_in_time_may_end_two_seconds_later() {
+    for (begins, takes, good) in
+        [(0, 1_999, true), (999, 1_999, true), (999, 2_000, false), (0, 2_000, false), (1_000, 1, false)]
+    {
+        assert_eq!(asked_after(begins, takes), good, "after {begins} ms, within {takes} ms");
+    }
+}
+
+/// Whoever holds a frame open holds nothing else open: it is all over three seconds after the welcome went.
+#[test]
+fn a_frame_without_end_keeps_no_session_pending() {
+    let mut end = answering(keys(1));
+    let mut guest = Guest::new(keys(1));
+    guest.greets(&mut end, 1);
+    assert_eq!(end.later(999), []);
+    nothing_asked(&end.give(&[0]));
+    for _ in 0..30 {
+        assert_eq!(end.later(100), []);
+        nothing_asked(&end.give(&[200]));
+    }
+    assert_eq!(end.listener.wake_at(), None, "nothing is waited for any more");
+    let frame = guest.request(5, end.now.plus(Millis(9_000)), What::Monitor);
+    nothing_asked(&end.give(&frame));
+}
+
+/// The guest's second does not begin before it can have heard anything. A welcome that nobody reads is dropped with its
+/// session.
+#[test]
+fn the_second_begins_when_the_whole_welcome_has_gone() {
+    for (waits, good) in [(4_999, true), (5_000, false)] {
         let mut end = answering(keys(1));
         let mut guest = Guest::new(keys(1));
-        guest.greets(&mut end, 1);
-        end.later(ms);
+        let hello = guest.say_hello(1);
+        nothing_asked(&end.give(&hello));
+        let welcome = end.listener.transmit().to_vec();
+        end.listener.sent(welcome.len() - 1, end.now);
+        let events = end.later(waits);
+        assert_eq!(refusals(&events).contains(&Refusal::ReplyNotRead), !good);
+        // The same hello again does not fill the line with what waits already.
+        nothing_asked(&end.give(&hello));
+        let rest = end.read();
+        assert_eq!(rest.len() == 1, good);
+        guest.welcomed(&welcome).expect("a welcome");
+        end.later(999);
         let frame = guest.request(5, end.now.plus(Millis(9_000)), What::Monitor);
-        let asked = end.give(&frame).iter().any(|event| matches!(event, Event::Asked(..)));
-        assert_eq!(asked, good, "after {ms} ms");
+        assert_eq!(!asks(&end.give(&frame)).is_empty(), good, "after {waits} ms");
+    }
+}
+
+/// A recorded hello said again and again gets the same welcome, and no more time by that.
+#[test]
+fn a_repeated_hello_gives_a_pending_session_no_more_time() {
+    let mut end = answering(keys(1));
+    let mut guest = Guest::new(keys(1));
+    let hello = guest.say_hello(1);
+    end.give(&hello);
+    let first = guest.welcomed(&end.read()).expect("a welcome");
+    end.later(600);
+    end.give(&hello);
+    assert_eq!(guest.welcomed(&end.read()), Some(first), "the same, with its old stamp");
+    let request = guest.request(5, end.now.plus(Millis(9_000)), What::Monitor);
+    end.later(400);
+    end.give(&hello);
+    let second = end.read();
+    nothing_asked(&end.give(&request));
+    assert_ne!(guest.welcomed(&second), Some(first), "after a second it is another");
+    let request = guest.request(6, end.now.plus(Millis(9_000)), What::Monitor);
+    assert_eq!(asks(&end.give(&request)), [Ask::Monitor]);
+}
+
+/// Nobody reads, and hellos come: the welcomes that have room go, and the last of those is the one that counts.
+#[test]
+fn a_hello_whose_welcome_cannot_be_said_takes_nobodys_place() {
+    let mut end = answering(keys(1));
+    let mut guests: Vec<Guest> = (0..20).map(|_| Guest::new(keys(1))).collect();
+    for (nonce, guest) in (1..).zip(&mut guests) {
+        nothing_asked(&end.give(&guest.say_hello(nonce)));
+    }
+    let frames = whole_frames(&end.read());
+    assert!(!frames.is_empty() && frames.len() < guests.len(), "{}", frames.len());
+    end.later(999);
+    for (at, frame) in frames.iter().enumerate() {
+        guests[at].welcomed(frame).expect("its welcome");
+        let request = guests[at].request(at as u64 + 5, end.now.plus(Millis(9_000)), What::Monitor);
+        assert_eq!(!asks(&end.give(&request)).is_empty(), at + 1 == frames.len(), "guest {at}");
     }
 }
 

@@ -10,3 +10,4 @@ mod limits;
 mod lists;
 mod mixed;
 mod pair;
+mod slow_line;
