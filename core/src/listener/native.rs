@@ -202,6 +202,11 @@ impl NativeListener {
         self.sent > 0 && !self.transmit().is_empty()
     }
 
+    /// The line was another wire's until now: what waits here is not what nobody reads.
+    pub(super) fn waited_for_its_turn(&mut self, now: Millis) {
+        self.since = now;
+    }
+
     pub(super) fn must_be_polled(&self) -> bool {
         self.withdrawn.is_some() || !self.refusals.is_empty()
     }

@@ -199,6 +199,11 @@ impl SerialListener {
             && !self.deframer.has_noise()
     }
 
+    /// A list has begun to be answered, and is not at its end.
+    pub(super) fn is_in_a_list(&self) -> bool {
+        matches!(self.head, Stage::Listing { .. })
+    }
+
     fn frame_is_whole(&mut self, now: Millis) {
         let decoded = serial::decode_request(self.deframer.frame());
         let key = decoded.as_ref().ok().map(|(_, key)| *key);

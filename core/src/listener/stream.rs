@@ -3,6 +3,9 @@
 //! Every byte is shown to both. Neither can take the other's frames for its own: ours have a tag that only the key makes,
 //! and no zero inside; fence-virt's have a magic, and zeros in the middle. Once a frame of ours was found good, what the
 //! other made of its bytes is forgotten.
+//!
+//! What is sent takes turns, a whole frame of ours and a whole answer of fence-virt's. A list of fence-virt's is one answer,
+//! from its header to its last code: its entries have no mark, and whatever came between them would be read as one.
 
 use super::native::NativeListener;
 use super::serial::SerialListener;
@@ -90,7 +93,7 @@ impl StreamListener {
     /// Whose bytes go next: one's frame is not broken by the other's.
     fn native_goes_first(&self) -> bool {
         let waits = |bytes: &[u8]| !bytes.is_empty();
-        let classic = self.classic.as_ref().is_some_and(|classic| waits(classic.transmit()));
+        let classic = self.classic.as_ref().is_some_and(|classic| waits(classic.transmit()) || classic.is_in_a_list());
         self.native.as_ref().is_some_and(|native| waits(native.transmit()) && (native.is_in_a_frame() || !classic))
     }
 }
@@ -164,6 +167,9 @@ impl Endpoint for StreamListener {
             }
         } else if let Some(classic) = &mut self.classic {
             classic.sent(n, now);
+            if let Some(native) = &mut self.native {
+                native.waited_for_its_turn(now);
+            }
         }
     }
 
@@ -174,10 +180,14 @@ impl Endpoint for StreamListener {
     }
 
     fn wake(&mut self, now: Millis) {
+        let is_natives_turn = self.native_goes_first();
         if let Some(classic) = &mut self.classic {
             classic.wake(now);
         }
         if let Some(native) = &mut self.native {
+            if !is_natives_turn {
+                native.waited_for_its_turn(now);
+            }
             native.wake(now);
         }
     }

@@ -2,8 +2,9 @@
 //! the other.
 
 use crate::by_hand::{Guest, answering_both, keys, nothing_asked};
-use crate::common::{Answering, asks, done, frame, off, reply, status};
+use crate::common::{Answering, asks, done, entry, entry_bytes, frame, off, reply, status};
 use fencewire_core::classic::Code;
+use fencewire_core::classic::serial::END_OF_LIST;
 use fencewire_core::native::message::{Said, What, Whom};
 use fencewire_core::{Answer, Ask, Endpoint, Event, Millis, Power, Request, RequestId};
 
@@ -125,6 +126,83 @@ fn the_first_byte_after_a_torn_frame_is_not_lost() {
     // Nobody wakes it in time: the bytes come first.
     end.now = end.now.plus(Millis(60_000));
     assert_eq!(asks(&end.give(&classic)), [off("vm1")]);
+}
+
+/// Its entries have no mark: what came between two of them would be read as one. From every byte of the list on, a guest
+/// greets over our wire, and is welcomed when the list is whole.
+#[test]
+fn a_list_of_fence_virts_is_not_broken_into() {
+    let names = ["vm1", "vm2", "vm3"];
+    let mut list = reply(Code::HostList);
+    list.extend(names.iter().flat_map(|name| entry_bytes(name)));
+    list.extend(END_OF_LIST);
+    list.extend(reply(Code::Success));
+    for at in 0..=list.len() {
+        let (mut end, _) = both();
+        let (id, _) = end.asked(&frame(&Ask::List, 7));
+        let mut left = names.iter();
+        end.answer(id, Answer::Entry(entry(left.next().unwrap()))).unwrap();
+        let mut guest = Guest::new(keys(1));
+        let hello = guest.say_hello(9);
+        let mut read = Vec::new();
+        // It takes its time, byte by byte, and its owner gives the next entry when there is nothing left to send.
+        for _ in 0..list.len() + 60 {
+            if read.len() == at {
+                nothing_asked(&end.give(&hello));
+            }
+            if let Some(&byte) = end.listener.transmit().first() {
+                read.push(byte);
+                end.listener.sent(1, end.now);
+            } else if end.answer(id, left.next().map_or(Answer::EndOfList, |name| Answer::Entry(entry(name)))).is_err()
+            {
+                break;
+            }
+            end.polled();
+            let events = end.later(20);
+            assert!(!events.iter().any(|event| matches!(event, Event::Refused(_))), "at {at}: {events:?}");
+        }
+        let (theirs, ours) = read.split_at(list.len());
+        assert!(theirs == list, "at {at}: {theirs:02x?}");
+        guest.welcomed(ours).expect("a welcome behind it");
+        let native = guest.request(5, end.now.plus(Millis(9_000)), What::Monitor);
+        assert!(end.asked(&native).1.is_native());
+    }
+}
+
+/// Nobody waits for the end of a list that has none: then the line is ours.
+#[test]
+fn a_list_of_fence_virts_that_does_not_go_on_does_not_hold_ours_up_for_ever() {
+    let (mut end, mut guest) = both();
+    let (id, _) = end.asked(&frame(&Ask::List, 7));
+    end.answer(id, Answer::Entry(entry("vm1"))).unwrap();
+    assert_eq!(end.drained().1, [Event::EntryWanted(id)]);
+    let native = guest.request(5, end.now.plus(Millis(60_000)), What::Status(Whom::Name("vm1")));
+    let (native_id, _) = end.asked(&native);
+    assert_eq!(end.listener.transmit(), [], "it waits for its turn");
+    end.answer(native_id, Answer::Power(Power::On)).unwrap();
+    assert_eq!(end.later(24_999), [], "and is not given up as what nobody reads");
+    assert_eq!(end.listener.transmit(), []);
+    assert_eq!(end.later(1), [Event::Withdrawn(id)]);
+    let said: Vec<Said> = guest.replies(&end.read()).into_iter().map(|reply| reply.said).collect();
+    assert!(matches!(said.as_slice(), [Said::Accepted, Said::Status(..)]), "{said:?}");
+}
+
+/// The other way round: a list's header waits for the end of a frame of ours.
+#[test]
+fn a_frame_of_ours_is_not_broken_into_by_a_list_of_fence_virts() {
+    let (mut end, mut guest) = both();
+    let (id, _) = end.asked(&frame(&Ask::List, 7));
+    let native = guest.request(5, end.now.plus(Millis(60_000)), What::Monitor);
+    let (native_id, _) = end.asked(&native);
+    let mut read = end.listener.transmit()[..3].to_vec();
+    end.listener.sent(3, end.now);
+    end.answer(id, Answer::Entry(entry("vm1"))).unwrap();
+    end.answer(native_id, Answer::Alive).unwrap();
+    read.extend(end.drained().0);
+    let theirs = [reply(Code::HostList), entry_bytes("vm1").to_vec()].concat();
+    let ours = read.strip_suffix(theirs.as_slice()).expect("the list's beginning last");
+    let said: Vec<Said> = guest.replies(ours).into_iter().map(|reply| reply.said).collect();
+    assert_eq!(said, [Said::Accepted, Said::Alive]);
 }
 
 /// A reply of ours of which a part went out is dropped when nobody reads the rest; then the wires take turns as before.
