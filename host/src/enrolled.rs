@@ -7,15 +7,19 @@
 //!
 //! Hosts between which guests migrate share both files. Whoever has the master key can ask in every guest's name; without it
 //! no guest that was enrolled is served: then make another one and enroll them all again.
+//!
+//! Who changes the list of guests holds a lock on the master key meanwhile: none but those who may read that can hold it, and
+//! it stays the same file.
 
 use crate::entropy::entropy;
 use fencewire_core::Uuid;
 use fencewire_core::native::keys::{FILE_LEN, Keys, write_file};
+use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -67,7 +71,8 @@ impl Enrolled {
             let _ = write!(text, "{byte:02x}");
         }
         text.push('\n');
-        write_new(path, text.as_bytes()).map_err(|why| match why.kind() {
+        let written = create_new(path).and_then(|file| fill(file, path, text.as_bytes()));
+        written.and_then(|()| sync_folder_of(path)).map_err(|why| match why.kind() {
             io::ErrorKind::AlreadyExists => format!(
                 "{shown} is there already: with another master key no guest would be served that was enrolled with this one. \
                  Remove it first if that is what you want"
@@ -106,8 +111,10 @@ impl Enrolled {
         Some(Keys::derive(&*self.master, guest, generation.number))
     }
 
-    /// Gives a guest a new key, and makes the one that it had worthless. Gives the text of its key file.
+    /// Gives a guest a new key, and makes the one that it had worthless. Gives the text of its key file. Others may do the
+    /// same at the same time.
     pub fn enroll(&mut self, guest: Uuid) -> Result<Zeroizing<[u8; FILE_LEN]>, String> {
+        let _lock = self.lock()?;
         let number = self.next(guest)?;
         self.guests.insert(guest, Generation { number, revoked: false });
         self.save()?;
@@ -116,6 +123,7 @@ impl Enrolled {
 
     /// Makes the key that a guest has worthless. It is not served until it is enrolled again.
     pub fn revoke(&mut self, guest: Uuid) -> Result<(), String> {
+        let _lock = self.lock()?;
         if !self.guests.contains_key(&guest) {
             return Err(format!("{guest} was never enrolled: there is nothing to revoke"));
         }
@@ -124,13 +132,29 @@ impl Enrolled {
         self.save()
     }
 
+    /// Waits until nobody else changes the list, and reads what it says by then. The file is locked until it is closed.
+    fn lock(&mut self) -> Result<File, String> {
+        let cannot = |why: io::Error| format!("{} cannot be locked ({why}): nothing was changed", self.path.display());
+        let locked = loop {
+            let file = File::open(&self.path).map_err(cannot)?;
+            flock(&file, FlockOperation::LockExclusive).map_err(|why| cannot(why.into()))?;
+            // Another master key may have been made while this one was waited for.
+            let is = |file: &fs::Metadata| (file.dev(), file.ino());
+            if is(&file.metadata().map_err(cannot)?) == is(&fs::metadata(&self.path).map_err(cannot)?) {
+                break file;
+            }
+        };
+        *self = Enrolled::load(&self.path).map_err(|why| format!("{} {why}", self.path.display()))?;
+        Ok(locked)
+    }
+
     fn next(&self, guest: Uuid) -> Result<u32, String> {
         let last = self.guests.get(&guest).map_or(0, |generation| generation.number);
         last.checked_add(1).ok_or_else(|| format!("{guest} has had every key there is: make another master key"))
     }
 
-    /// Whole or not at all: a guest without its line would be one that was never enrolled. Nothing in it is secret, and the
-    /// daemon need not run as the user who enrols: everybody may read it.
+    /// Whole or not at all, also when the machine stops: a guest without its line would be one that was never enrolled.
+    /// Nothing in it is secret, and the daemon need not run as the user who enrols: everybody may read it.
     fn save(&self) -> Result<(), String> {
         let path = guests_path(&self.path);
         let mut text = String::new();
@@ -139,9 +163,11 @@ impl Enrolled {
         }
         let new = path.with_extension("guests.new");
         let _ = fs::remove_file(&new);
-        write_new(&new, text.as_bytes())
-            .and_then(|()| fs::set_permissions(&new, Permissions::from_mode(0o644)))
+        create_new(&new)
+            .and_then(|file| file.set_permissions(Permissions::from_mode(0o644)).map(|()| file))
+            .and_then(|file| fill(file, &new, text.as_bytes()))
             .and_then(|()| fs::rename(&new, &path))
+            .and_then(|()| sync_folder_of(&path))
             .map_err(|why| format!("{} cannot be written ({why})", path.display()))
     }
 }
@@ -160,8 +186,10 @@ pub fn fill(mut file: File, path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    fill(create_new(path)?, path, bytes)
+/// Waits until the disk knows the name, too.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn guests_path(master: &Path) -> PathBuf {
@@ -232,6 +260,55 @@ mod tests {
         let revoked = Enrolled::load(&path).unwrap().keys(GUEST).expect("it stays one that has a key");
         assert!(tag(&revoked) != tag(&second) && tag(&revoked) != tag(&first));
         assert!(enrolled.revoke(Uuid::from_bytes([8; 16])).is_err());
+    }
+
+    /// Each has read the list before the others change it, as programs do that are started together.
+    #[test]
+    fn who_changes_the_list_at_the_same_time_loses_nothing() {
+        const EACH: u32 = 8;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("master.key");
+        Enrolled::create(&path).unwrap();
+        let guest = |number: u8| Uuid::from_bytes([number; 16]);
+        let change = |own: u8| {
+            let mut enrolled = Enrolled::load(&path).unwrap();
+            let mut generations = Vec::new();
+            for _ in 0..EACH {
+                generations.push(read_file(&*enrolled.enroll(GUEST).unwrap()).unwrap().generation());
+                enrolled.enroll(guest(own)).unwrap();
+                enrolled.revoke(guest(own)).unwrap();
+            }
+            assert!(generations.is_sorted(), "{generations:?}");
+            generations
+        };
+        let mut all: Vec<u32> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (100..106).map(|own| scope.spawn(move || change(own))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        all.sort_unstable();
+        assert_eq!(all, (1..=6 * EACH).collect::<Vec<_>>(), "no two got the same key");
+        let loaded = Enrolled::load(&path).unwrap();
+        assert_eq!(loaded.guests[&GUEST], Generation { number: 6 * EACH, revoked: false });
+        for own in 100..106 {
+            assert_eq!(loaded.guests[&guest(own)], Generation { number: 2 * EACH, revoked: true });
+        }
+    }
+
+    /// While one waits, somebody makes another master key: a key of the old one would be worthless.
+    #[test]
+    fn a_master_key_that_was_replaced_meanwhile_is_read_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("master.key");
+        Enrolled::create(&path).unwrap();
+        let mut enrolled = Enrolled::load(&path).unwrap();
+        let old = enrolled.master.clone();
+        fs::remove_file(&path).unwrap();
+        assert!(enrolled.enroll(GUEST).unwrap_err().contains("cannot be locked"));
+        Enrolled::create(&path).unwrap();
+        let key = read_file(&*enrolled.enroll(GUEST).unwrap()).unwrap();
+        let tag = |keys: &Keys| keys.hello_tag(b"\x01");
+        assert_eq!(tag(&key), tag(&Enrolled::load(&path).unwrap().keys(GUEST).unwrap()));
+        assert_ne!(tag(&key), tag(&Keys::derive(&*old, GUEST, 1)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fencewire_tests::libvirt_file::{Guest, LibvirtFile};
-use fencewire_tests::process::{DEADLINE, Finished, ours, run};
+use fencewire_tests::process::{DEADLINE, Finished, Process, ours, program, run};
 use tempfile::TempDir;
 
 const GUEST: &str = "b33f94f9-8a30-4e83-9165-fd8681ee13cf";
@@ -208,6 +208,70 @@ fn garbage_in_the_list_of_guests() {
     bed.refuses(&["enroll", "vm1"], &["master.key.guests", "cannot be read"]);
     fs::write(bed.guests(), format!("{GUEST} 4294967295\n")).expect("a file");
     bed.refuses(&["enroll", "vm1"], &["has had every key there is"]);
+}
+
+/// Two administrators, or a script that enrols all guests at once: none is lost, and no two get the same key.
+#[test]
+fn many_at_once() {
+    let bed = Bed::with_key();
+    let uuid = |number: usize| format!("00000000-0000-0000-0000-{number:012}");
+    let start = |arguments: [&str; 2]| {
+        Process::start(Command::new(ours("fencewired")).args(arguments).arg("--config").arg(bed.at("fencewired.toml")))
+    };
+    assert_eq!(bed.run(&["enroll", &uuid(99)]).code, Some(0));
+    let all: Vec<Process> = (0..8)
+        .flat_map(|number| [start(["enroll", GUEST]), start(["enroll", &uuid(number)]), start(["revoke", &uuid(99)])])
+        .collect();
+    let mut keys = Vec::new();
+    for mut process in all {
+        let finished = process.wait(DEADLINE);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        keys.extend(finished.stdout.lines().nth(2).filter(|_| finished.stdout.contains(GUEST)).map(str::to_owned));
+    }
+    keys.sort_unstable();
+    assert_eq!(keys, (1..=8).map(|number| format!("{number:08}")).collect::<Vec<_>>());
+    let mut list: Vec<String> = (0..8).map(|number| format!("{} 1", uuid(number))).collect();
+    list.extend([format!("{} 9 revoked", uuid(99)), format!("{GUEST} 8")]);
+    assert_eq!(fs::read_to_string(bed.guests()).expect("a file").lines().collect::<Vec<_>>(), list);
+}
+
+/// At each step of it that a disk could see: there is the old list or the new one, and the next one is not held up.
+#[test]
+fn killed_while_they_change_the_list() {
+    let bed = Bed::with_key();
+    let other = "00000000-0000-0000-0000-000000000001";
+    assert_eq!(bed.run(&["enroll", other]).code, Some(0));
+    let line = |number: u32| format!("{other} 1\n{GUEST} {number}\n");
+    let mut generation = 0;
+    let mut killed = 0;
+    for call in ["flock", "unlink", "fchmod", "write", "fsync", "rename"] {
+        // Each call of that name in turn, until it is not called so often.
+        for when in 1.. {
+            let mut traced = Command::new(program("strace"));
+            let inject = format!("inject=/^{call}(at)?2?$:signal=KILL:when={when}");
+            traced.args(["-f", "-qq", "-o"]).arg(bed.at("calls")).args(["-e", &inject]).arg(ours("fencewired"));
+            let finished = bed.run_as(&mut traced, &["enroll", GUEST]);
+            let list = fs::read_to_string(bed.guests()).expect("a list");
+            if list == line(generation + 1) {
+                generation += 1;
+            } else if generation > 0 {
+                assert_eq!(list, line(generation), "{call} {when}");
+            } else {
+                assert_eq!(list, format!("{other} 1\n"), "{call} {when}");
+            }
+            if finished.code == Some(0) {
+                assert!(when > 1, "{call} is not what it calls");
+                break;
+            }
+            assert_eq!(finished.signal, Some(9), "{}", finished.stderr);
+            killed += 1;
+        }
+        generation += 1;
+        assert_eq!(bed.run(&["enroll", GUEST]).code, Some(0));
+        assert_eq!(fs::read_to_string(bed.guests()).expect("a list"), line(generation), "after {call}");
+        assert!(!bed.at("keys/master.key.guests.new").exists());
+    }
+    assert!(killed >= 7, "{killed}: a folder is synced, too");
 }
 
 /// Where a file cannot be made, a guest keeps the key that it has.
