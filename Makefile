@@ -49,8 +49,8 @@ small_hashes := RUSTFLAGS='--cfg sha2_backend="soft" --cfg sha2_backend_soft="co
 probe := tests/bare-metal/probe/Cargo.toml
 fuzz := tests/fuzz/Cargo.toml
 
-.PHONY: help deps packages tools build install install-host install-agent uninstall
-.PHONY: lint test bare-metal fuzz mutants bench demo clean
+.PHONY: help deps packages tools build guest-image install install-host install-agent uninstall
+.PHONY: lint test test-guests bare-metal fuzz mutants bench demo clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -69,6 +69,9 @@ build: ## the daemon and the agent, in target/release
 	cargo build --release -p fencewired
 	$(small_hashes) cargo build $(agent)
 	@install -D $(target)/agent/fence_wire $(target)/release/fence_wire
+
+guest-image: packages ## what the tests' guests boot, in target/release/guest: Debian's kernel, busybox, fence_virt
+	@tests/setup/guest-image $(FENCEWIRE_PROGRAMS)/guest
 
 install: install-host install-agent ## all that `build` made and what belongs to it: PREFIX=/usr/local, DESTDIR=
 
@@ -94,9 +97,12 @@ lint: packages tools ## format, clippy, documentation, licences
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --workspace
 	cargo deny check licenses bans sources
 
-test: packages build ## the whole suite, then bare-metal
+test: packages build guest-image ## the whole suite, then bare-metal
 	cargo test --workspace --no-fail-fast
 	@tests/bare-metal/check
+
+test-guests: packages build guest-image ## of the suite, only what is proved with real guests: a Linux system in each
+	cargo test -p fencewire-tests --test guests
 
 bare-metal: ## the core on microcontrollers, proved free of panics by the linker
 	@tests/bare-metal/check

@@ -13,6 +13,7 @@
 //! | [`daemon`] | the real `fencewired`, on libvirt's test driver |
 //! | [`node`] | a cluster node for Pacemaker's programs, in namespaces |
 //! | [`real_libvirt`] | a libvirtd of one's own with real QEMU processes, several at a time |
+//! | [`guest`] | guests with a Linux system on that |
 //! | [`scripted`] | the programmable hypervisor: what libvirt will not do on demand |
 //! | [`bridge_bed`] | the bridge in this process, between the programmable hypervisor and guests' channels |
 //!
@@ -27,6 +28,7 @@ pub mod daemon;
 pub mod fence_virt;
 pub mod fence_virtd;
 pub mod fence_virtd_tcp;
+pub mod guest;
 pub mod guest_channel;
 pub mod libvirt_file;
 pub mod node;
