@@ -50,7 +50,7 @@ probe := tests/bare-metal/probe/Cargo.toml
 fuzz := tests/fuzz/Cargo.toml
 
 .PHONY: help deps packages tools build guest-image install install-host install-agent uninstall
-.PHONY: lint test test-guests bare-metal fuzz mutants bench demo clean
+.PHONY: lint test test-guests bare-metal fuzz mutants bench demo demo-guests clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -121,6 +121,10 @@ bench: build ## measure, beside what it replaces
 
 demo: build ## one guest fences another, on this machine, without a hypervisor
 	cargo run --release -q -p fencewire-tests --bin demo
+
+demo-guests: packages build guest-image ## the same with two real guests, each a Linux system in a QEMU of its own
+	cargo build --release -q -p fencewire-tests --bins
+	cargo run --release -q -p fencewire-tests --bin demo_guests
 
 clean: ## remove what was built
 	cargo clean

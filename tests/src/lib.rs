@@ -16,6 +16,7 @@
 //! | [`guest`] | guests with a Linux system on that |
 //! | [`scripted`] | the programmable hypervisor: what libvirt will not do on demand |
 //! | [`bridge_bed`] | the bridge in this process, between the programmable hypervisor and guests' channels |
+//! | [`story`] | what the demos print for people |
 //!
 //! Three rules hold for every bed. A program that is not there is a failure that names its package, never a test
 //! skipped. Nothing is shared between tests: no fixed port, no fixed path. Whatever a bed started ends when the bed is
@@ -35,4 +36,5 @@ pub mod node;
 pub mod process;
 pub mod real_libvirt;
 pub mod scripted;
+pub mod story;
 pub mod tcp_channel;

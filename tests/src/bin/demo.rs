@@ -6,6 +6,7 @@
 use fencewire_tests::fence_virt::FenceVirt;
 use fencewire_tests::libvirt_file::{Guest, LibvirtFile};
 use fencewire_tests::process::{DEADLINE, Finished, Process, ours, run};
+use fencewire_tests::story::{in_a_line, indented};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -92,18 +93,4 @@ fn take(step: &Step, device: &Path) -> bool {
     let verdict = if right { "as expected" } else { "NOT as expected" };
     println!("  exit {code}, {verdict} ({:.1} ms)\n", elapsed.as_secs_f64() * 1000.0);
     right
-}
-
-/// A record for people: when, who, what, whom, what came of it.
-fn in_a_line(record: &str) -> Option<String> {
-    let record: serde_json::Value = serde_json::from_str(record).ok()?;
-    let field = |key: &str| record.get(key).and_then(serde_json::Value::as_str).unwrap_or("").to_owned();
-    let why = field("why");
-    let why = if why.is_empty() { why } else { format!(" ({why})") };
-    let (time, requester, action) = (field("time"), field("requester"), field("action"));
-    Some(format!("{time}  {requester}  {action:7} {:12} {}{why}", field("target"), field("outcome")))
-}
-
-fn indented(text: &str) -> String {
-    text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()
 }

@@ -112,6 +112,14 @@ impl Setup {
         self
     }
 
+    /// The same, of a virtio port.
+    #[must_use]
+    pub fn virtio_channel(mut self, kind: &str, path: &Path, guest: &str) -> Self {
+        self = self.channel(kind, path, guest);
+        push_line(&mut self.channels, "port = \"virtio\"");
+        self
+    }
+
     /// Adds a TCP port whose key, [`KEY`], lets its holders target that group, with further lines for it.
     #[must_use]
     pub fn tcp(self, group: &str, lines: &str) -> Self {
