@@ -1,3 +1,13 @@
 //! Real guests: a Linux system in each, under QEMU and a libvirtd of the test's own, behind the real `fencewired`.
+//!
+//! | file | what is proved |
+//! |---|---|
+//! | `bed` | that the bed itself does what it says |
+//! | `power` | off, reboot, on, status, list and monitor, from a process in a guest to another guest's process |
+//!
+//! What is done to a target is looked at in the kernel's list of processes, never asked of libvirt or the bridge. Targets
+//! have no system where they need none.
 
 mod bed;
+mod common;
+mod power;
