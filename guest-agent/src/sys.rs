@@ -41,6 +41,9 @@ const O_NOCTTY: usize = 0o400;
 const O_NONBLOCK: usize = 0o4000;
 const O_CLOEXEC: usize = 0o2_000_000;
 
+/// As in `ioctl_tty(2)`.
+const TCFLSH: usize = 0x540b;
+
 /// As in `poll(2)`.
 #[repr(C)]
 struct PollFd {
@@ -114,6 +117,14 @@ impl Linux {
         // SAFETY: the kernel reads the 8 bytes of `signals`.
         let _ = unsafe { call5(call::RT_SIGPROCMASK, SIG_BLOCK, from_ref(&signals).expose_provenance(), 0, 8, 0) };
         Linux { channel: Cell::new(CLOSED), folder: Cell::new(CLOSED), random }
+    }
+
+    /// Drops what a serial port has not sent. Nobody waits for an answer to it any more; it would go out when the host reads
+    /// again, and until then the kernel keeps a process that closes the port, for 30 s at most.
+    fn drop_unsent(&self) {
+        const TCOFLUSH: usize = 1;
+        // SAFETY: no memory is involved.
+        let _ = unsafe { call3(call::IOCTL, self.channel.get().arg(), TCFLSH, TCOFLUSH) };
     }
 }
 
@@ -312,7 +323,6 @@ impl System for Linux {
 
     fn set_line(&self, line: LineParams) -> Result<(), Errno> {
         const TCSETS2: usize = 0x402c_542b;
-        const TCFLSH: usize = 0x540b;
         const TCIFLUSH: usize = 0;
         const BOTHER: u32 = 0o010_000;
         const CSTOPB: u32 = 0x40;

@@ -24,7 +24,10 @@ unsafe extern "C" fn begin(stack: *const usize) -> ! {
         // SAFETY: as above, with `nth` below `count`; each is the address of bytes that end with a NUL.
         (nth < count).then(|| unsafe { bytes(*stack.add(1 + nth) as *const u8) })
     };
-    exit(fence_wire_agent::run(&Linux::new(random), &mut next) as usize)
+    let system = Linux::new(random);
+    let code = fence_wire_agent::run(&system, &mut next);
+    system.drop_unsent();
+    exit(code as usize)
 }
 
 /// The kernel gives each process 16 random bytes (`AT_RANDOM`): no call needed.
