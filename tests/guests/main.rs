@@ -3,11 +3,15 @@
 //! | file | what is proved |
 //! |---|---|
 //! | `bed` | that the bed itself does what it says |
+//! | `agent` | the agent in a guest that has little, or that is failing |
+//! | `dangers` | how a channel lies, and what does not come of it |
 //! | `power` | off, reboot, on, status, list and monitor, from a process in a guest to another guest's process |
 //!
 //! What is done to a target is looked at in the kernel's list of processes, never asked of libvirt or the bridge. Targets
 //! have no system where they need none.
 
+mod agent;
 mod bed;
 mod common;
+mod dangers;
 mod power;

@@ -256,6 +256,7 @@ fn package_of(name: &str) -> &str {
         "libvirtd" => "libvirt-daemon-system",
         "qemu-system-x86_64" => "qemu-system-x86",
         "busybox" => "busybox-static",
+        "mke2fs" => "e2fsprogs",
         "pacemakerd" => "pacemaker",
         "crm_mon" | "crm_node" | "crm_resource" | "crm_verify" | "cibadmin" | "stonith_admin" => "pacemaker-cli-utils",
         "crm" => "crmsh",

@@ -100,12 +100,12 @@ struct Done {
 fn run(script: &str, deadline: Duration) -> io::Result<Done> {
     let [mut stdout, mut stderr] = [capture()?, capture()?];
     let mut command = Command::new("/bin/sh");
+    // What it starts is not kept from ending for want of memory, as this process is.
+    let script = format!("echo 0 >/proc/$$/oom_score_adj\n{script}");
     command.arg("-c").arg(script).process_group(0).stdin(Stdio::null());
     command.stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
     let begun = Instant::now();
     let mut child = command.spawn()?;
-    // Not kept from ending for want of memory, as this process is.
-    fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0").ok();
     let ended = ends_within(&child, deadline)?;
     let took = begun.elapsed();
     if !ended && let Some(group) = Pid::from_raw(child.id().cast_signed()) {

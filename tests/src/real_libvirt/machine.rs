@@ -83,6 +83,22 @@ impl Machine {
         self.device("channel", path, &target)
     }
 
+    /// Gives it a virtio disk, whose content is that file's.
+    ///
+    /// # Panics
+    /// When the path is not UTF-8.
+    #[must_use]
+    pub fn disk(mut self, path: &Path) -> Self {
+        let path = escaped(path.to_str().expect("a test's paths are UTF-8"));
+        writeln!(
+            self.devices,
+            "    <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{path}'/>\
+             <target dev='vda' bus='virtio'/></disk>"
+        )
+        .expect("a String takes everything");
+        self
+    }
+
     fn device(mut self, kind: &str, path: &Path, target: &str) -> Self {
         let path = escaped(path.to_str().expect("a test's paths are UTF-8"));
         writeln!(self.devices, "    <{kind} type='unix'><source mode='bind' path='{path}'/>{target}</{kind}>")
