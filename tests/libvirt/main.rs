@@ -11,6 +11,7 @@
 //! | `two_hosts` | of a guest that is defined on two libvirtds |
 //! | `migration` | of a guest that goes from one to the other |
 //! | `test_driver` | with several of libvirt's own test drivers: every pair of states |
+//! | `witness` | when libvirt says "shut off" of a QEMU that lives |
 //! | `incarnation` | the mark of one run of a guest, which the others rely on |
 //! | `journal` | when the bridge is killed in the midst of it |
 //! | `serial_port` | when a guest asks for it through a UART of its own |
@@ -21,7 +22,6 @@
 //! |---|---|
 //! | a guest that is suspended, or in its shutdown | needs a system in it that does that |
 //! | a QEMU that not even SIGKILL ends | needs a disk or a network file system that hangs in the kernel |
-//! | a libvirt that says "shut off" of a QEMU that lives | is had by deleting its status file while it is down: `fencewired` then says what libvirt says. A limit, and in docs/threat-model.md as one |
 //! | the instant between the two halves of a migration's end, on purpose | nothing stops there; `migration` asks at ten moments, some of which hit it now and then |
 
 mod common;
@@ -34,3 +34,4 @@ mod serial_port;
 mod states;
 mod test_driver;
 mod two_hosts;
+mod witness;

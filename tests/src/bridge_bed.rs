@@ -62,6 +62,7 @@ pub struct Setup {
 struct Spec {
     guest: String,
     keys: String,
+    of_qemu: bool,
 }
 
 /// A running bridge; stopped when dropped.
@@ -117,7 +118,14 @@ impl Setup {
     /// Adds a channel of that guest, with further lines such as `port = "virtio"`.
     #[must_use]
     pub fn channel(mut self, guest: &str, lines: &str) -> Self {
-        self.channels.push(Spec { guest: guest.to_owned(), keys: lines.to_owned() });
+        self.channels.push(Spec { guest: guest.to_owned(), keys: lines.to_owned(), of_qemu: false });
+        self
+    }
+
+    /// Adds a serial channel of that guest at whose other end there is a QEMU, for all that the bridge can see.
+    #[must_use]
+    pub fn qemu_channel(mut self, guest: &str) -> Self {
+        self.channels.push(Spec { guest: guest.to_owned(), keys: String::new(), of_qemu: true });
         self
     }
 
@@ -201,8 +209,8 @@ impl Setup {
         )
         .expect("a String takes everything");
         let mut channels = BTreeMap::new();
-        for Spec { guest, keys } in &self.channels {
-            let channel = GuestChannel::listen();
+        for Spec { guest, keys, of_qemu } in &self.channels {
+            let channel = if *of_qemu { GuestChannel::listen_as_qemu() } else { GuestChannel::listen() };
             let path = channel.path().display();
             writeln!(text, "[[channel]]\nkind = \"unix\"\npath = \"{path}\"\nguest = {guest:?}\n{keys}")
                 .expect("a String takes everything");

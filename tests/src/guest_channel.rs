@@ -10,8 +10,10 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,13 +21,15 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::bytes::{hex, read_at_most};
-use crate::process::{DEADLINE, readable, wait_until};
+use crate::process::{DEADLINE, Process, of_the_tests, readable, wait_until};
 
 /// The guest's side of one channel, with at most one connection to the bridge.
 #[derive(Debug)]
 pub struct GuestChannel {
     side: Side,
     stream: Option<UnixStream>,
+    /// Whom the kernel takes for the one that listens, in place of this process.
+    qemu: Option<Process>,
 }
 
 #[derive(Debug)]
@@ -48,7 +52,7 @@ impl GuestChannel {
         let folder = tempfile::tempdir().expect("a private folder");
         let path = folder.path().join("channel.sock");
         let listener = Some(bind(&path));
-        Self { side: Side::Listening { path, listener, _folder: Some(folder) }, stream: None }
+        Self { side: Side::Listening { path, listener, _folder: Some(folder) }, stream: None, qemu: None }
     }
 
     /// Listens at `path`, as QEMU does; for what insists on the folder in which the socket lies.
@@ -59,7 +63,27 @@ impl GuestChannel {
     pub fn listen_at(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let listener = Some(bind(&path));
-        Self { side: Side::Listening { path, listener, _folder: None }, stream: None }
+        Self { side: Side::Listening { path, listener, _folder: None }, stream: None, qemu: None }
+    }
+
+    /// Listens as [`listen`](Self::listen) does; and for all that the bridge can see, who listens is a QEMU.
+    ///
+    /// # Panics
+    /// When the socket cannot be made, or the program that stands in for QEMU is missing.
+    #[track_caller]
+    pub fn listen_as_qemu() -> Self {
+        let mut channel = Self::listen();
+        channel.be_qemu();
+        channel
+    }
+
+    #[track_caller]
+    fn be_qemu(&mut self) {
+        let Side::Listening { listener: Some(listener), .. } = &self.side else { return };
+        let socket = listener.as_fd().try_clone_to_owned().expect("another handle of the socket");
+        let qemu = Process::start_with_file(&mut Command::new(of_the_tests("qemu-stand-in")), socket);
+        wait_until(DEADLINE, "the stand-in for QEMU", || (!qemu.stdout().is_empty()).then_some(()));
+        self.qemu = Some(qemu);
     }
 
     /// Connects to a bridge that listens at `path`, trying again until it does.
@@ -68,14 +92,14 @@ impl GuestChannel {
     /// When nobody listens there after `deadline`.
     #[track_caller]
     pub fn connect(path: impl Into<PathBuf>, deadline: Duration) -> Self {
-        let mut channel = Self { side: Side::Connecting { path: path.into() }, stream: None };
+        let mut channel = Self { side: Side::Connecting { path: path.into() }, stream: None, qemu: None };
         channel.reconnect(deadline);
         channel
     }
 
     /// Speaks over a stream that is already connected.
     pub fn over(stream: UnixStream) -> Self {
-        Self { side: Side::Given, stream: Some(stream) }
+        Self { side: Side::Given, stream: Some(stream), qemu: None }
     }
 
     /// Where the socket is.
@@ -150,6 +174,7 @@ impl GuestChannel {
         };
         *listener = None;
         drop(fs::remove_file(path));
+        self.qemu = None;
     }
 
     /// Does what a newly started guest's QEMU does: listens at the same path, on a new socket.
@@ -158,9 +183,25 @@ impl GuestChannel {
     /// When this side does not listen, or the socket cannot be made.
     #[track_caller]
     pub fn listen_again(&mut self) {
+        let is_qemu = self.qemu.is_some();
         self.vanish();
         if let Side::Listening { path, listener, .. } = &mut self.side {
             *listener = Some(bind(path));
+        }
+        if is_qemu {
+            self.be_qemu();
+        }
+    }
+
+    /// Does what a newly started QEMU does, though who listened there before was none.
+    ///
+    /// # Panics
+    /// When this side does not listen, or the socket cannot be made.
+    #[track_caller]
+    pub fn listen_again_as_qemu(&mut self) {
+        self.listen_again();
+        if self.qemu.is_none() {
+            self.be_qemu();
         }
     }
 

@@ -106,6 +106,16 @@ impl Process {
         (process, pipe)
     }
 
+    /// Starts `command` with a file of ours as its standard input.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn start_with_file(command: &mut Command, file: OwnedFd) -> Self {
+        command.stdin(file);
+        Self::spawn(command)
+    }
+
     #[track_caller]
     fn spawn(command: &mut Command) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();

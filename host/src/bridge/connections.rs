@@ -3,7 +3,7 @@
 
 use super::queries::Listing;
 use super::{Bridge, Timer, WAKE};
-use crate::channels::{Calls, ChannelSpec, Opened, Stream};
+use crate::channels::{Calls, ChannelSpec, Opened, Stream, is_qemu};
 use crate::clock;
 use crate::entropy::entropy;
 use crate::guests::Requester;
@@ -91,7 +91,9 @@ pub(super) struct Connection {
     pub(super) channel: usize,
     /// From where it was called, where there is more than one who can call.
     pub(super) from: Option<IpAddr>,
-    stream: Stream,
+    pub(super) stream: Stream,
+    /// Since when it is there, where its other end is the guest's own process's.
+    pub(super) of_qemu: Option<Millis>,
     /// Made at the first byte: most channels are silent most of the time.
     listener: Option<Box<Listener>>,
     opened: Millis,
@@ -207,6 +209,8 @@ impl Bridge {
                 Some(listener)
             }
         };
+        let program = stream.program();
+        let is_of_qemu = program.as_deref().is_some_and(is_qemu);
         // What comes on a connection of its own was sent on it.
         let old = listener.is_none();
         let token = self.token();
@@ -223,7 +227,7 @@ impl Bridge {
             Some(from) => tracing::debug!(channel = channel.name, %from, "connected"),
             None => {
                 let guest = channel.spec.guest().map(tracing::field::display);
-                tracing::info!(channel = channel.name, guest, "connected");
+                tracing::info!(channel = channel.name, guest, program, is_of_qemu, "connected");
             }
         }
         let (listing, scheduled) = (None, None);
@@ -231,6 +235,7 @@ impl Bridge {
             channel: at,
             from,
             stream,
+            of_qemu: is_of_qemu.then_some(now),
             listener,
             opened: now,
             scheduled,

@@ -488,6 +488,7 @@ impl Bridge {
         order.until = order.until.min(clock::now().plus(node.deadline));
         let (handle, journal) = (self.handle.clone(), self.journal.clone());
         let others = self.fleet.others(at);
+        let held = self.held(order.target());
         let requester = order.requester();
         let beforehand = self.records.beforehand().zip(self.begun_record(&order));
         let carry_out = Box::new(move |hypervisor: Result<&dyn Hypervisor, HypervisorError>| {
@@ -495,7 +496,7 @@ impl Bridge {
             let carried = match hypervisor {
                 Ok(_) if !is_written => Failure::NotRecorded.into(),
                 Ok(hypervisor) => {
-                    let run = || operation::run(hypervisor, &others, &order, &journal);
+                    let run = || operation::run(hypervisor, &others, &held, &order, &journal);
                     panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Failure::Unconfirmed.into())
                 }
                 Err(why) => {

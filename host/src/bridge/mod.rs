@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `callers` | who calls a channel that listens |
 //! | `connections` | channels opened, read, written, closed and opened again |
+//! | `held` | connections that end when a guest's own process ends |
 //! | `fleet` | the hypervisors: which is asked what, and what their answers make together |
 //! | `reload` | another configuration in place of the one that is served |
 //! | `requests` | a request from its arrival to its answer; power actions |
@@ -17,6 +18,7 @@
 mod callers;
 mod connections;
 mod fleet;
+mod held;
 mod memory;
 mod queries;
 mod refusals;

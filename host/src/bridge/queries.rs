@@ -100,6 +100,10 @@ impl Bridge {
                     self.finish(id, Answer::Failed(Failure::NotFound).into());
                 }
             }
+            Ok(guest) if guest.state.power() == Power::Off && self.lives(guest.uuid, ask.put) => {
+                let why = Some("the hypervisor says that it is off, and its process has its channel open".to_owned());
+                self.finish(id, Decision { answer: Answer::Power(Power::Unknown), why, details: Details::NONE });
+            }
             Ok(guest) => {
                 let details = Details { incarnation: run, ..Details::NONE };
                 self.finish(id, Decision { answer: Answer::Power(guest.state.power()), why: None, details });
@@ -124,6 +128,11 @@ impl Bridge {
         let Some(ask) = self.asks.get(&id) else { return };
         let Some(by) = self.by(ask.channel, ask.from, ask.request.is_native()) else { return };
         let mut rest: VecDeque<Listed> = listed.into_iter().filter(|guest| self.policy.lists(by, guest.uuid)).collect();
+        let off = rest.iter().filter(|guest| guest.power == Power::Off).map(|guest| guest.uuid).collect();
+        let living = self.living(&off, ask.put);
+        for guest in rest.iter_mut().filter(|guest| living.contains(&guest.uuid)) {
+            guest.power = Power::Unknown;
+        }
         if ask.request.is_native() {
             // Its lists go on where they left off, by UUID.
             rest.make_contiguous().sort_by_key(|guest| guest.uuid);

@@ -3,10 +3,12 @@
 //! A [`ChannelSpec`] is a named way in and stays; a [`Stream`] is one open connection of it and goes. Not here: what is
 //! said on them (the core's `Listener`), and when they are opened again (the bridge).
 
+mod peer;
 mod tcp;
 mod tty;
 mod unix;
 
+pub(crate) use peer::{has_ended, is_qemu};
 pub use tcp::{KeyFileTrouble, Trusted};
 pub use tty::{Tty, TtyParams};
 
@@ -16,7 +18,9 @@ use mio::{Interest, Registry, Token};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// `[[channel]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,6 +174,28 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// The name of the program at the other end of a unix socket. To be asked when the connection is made: later that may
+    /// have been replaced, and the kernel know no name.
+    pub fn program(&self) -> Option<String> {
+        match self {
+            Stream::Unix(stream) => peer::program(stream),
+            Stream::Tty(_) | Stream::Tcp(_) => None,
+        }
+    }
+
+    /// Whether the other end is closed, though nobody may have read that far.
+    pub fn has_ended(&self) -> bool {
+        matches!(self, Stream::Unix(stream) if peer::has_ended(stream, Duration::ZERO))
+    }
+
+    /// Another handle of it, for who only waits for its end; none where it is no unix socket.
+    pub fn copy(&self) -> Option<io::Result<OwnedFd>> {
+        match self {
+            Stream::Unix(stream) => Some(stream.as_fd().try_clone_to_owned()),
+            Stream::Tty(_) | Stream::Tcp(_) => None,
+        }
+    }
+
     /// Whether a read that gave less than was asked for has given all there is.
     pub const fn short_read_is_all(&self) -> bool {
         matches!(self, Stream::Unix(_) | Stream::Tcp(_))

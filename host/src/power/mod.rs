@@ -10,10 +10,12 @@
 //! | [`libvirt`] | libvirt behind that trait |
 //! | [`owner`] | which of several hypervisors a guest is on |
 //! | [`incarnation`] | one run of a guest, told from the next |
+//! | [`held`] | connections to the target's own process: off is not confirmed while one is open |
 //! | [`operation`] | one power action from the first look to the confirmation; blocks |
 //! | [`lane`] | which action may begin when; decides, does nothing |
 //! | [`workers`] | the threads in which the blocking happens |
 
+pub mod held;
 pub mod hypervisor;
 pub mod incarnation;
 pub mod lane;

@@ -10,12 +10,13 @@
 //! that lies in the queue of a stopped libvirtd happens when that wakes.
 
 use super::Order;
+use super::held::{Held, SeenOff};
 use super::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting, State};
 use super::incarnation::Incarnation;
 use super::owner::Others;
 use crate::clock;
 use crate::journal::{Journal, NotRecorded};
-use fencewire_core::{ConfirmedOff, Failure, Millis, Observation, Outcome, Permit, Power, PowerAction, Restart};
+use fencewire_core::{ConfirmedOff, Failure, Millis, Outcome, Permit, Power, PowerAction, Restart};
 use std::cell::Cell;
 use std::thread;
 use std::time::Duration;
@@ -37,7 +38,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     /// The target was seen off, and for a reboot, then this.
-    Off(Observation, Option<Restart>),
+    Off(SeenOff, Option<Restart>),
     /// The target was seen on by a look that began then; and whether it had been off and was started for that.
     On(Millis, Started),
     /// Not done, or not known to be done.
@@ -64,8 +65,8 @@ impl Seen {
         match self {
             Seen::Failed(failure) => Some(Outcome::Failed(failure)),
             Seen::On(at, _) => (at >= received).then_some(Outcome::On),
-            Seen::Off(observation, restart) => {
-                let off: ConfirmedOff = permit.confirm_off(observation)?;
+            Seen::Off(off, restart) => {
+                let off: ConfirmedOff = permit.confirm_off(off.observation())?;
                 Some(restart.map_or(Outcome::Off(off), |restart| Outcome::Rebooted(off, restart)))
             }
         }
@@ -88,10 +89,11 @@ impl From<Failure> for Carried {
     }
 }
 
-/// Carries out `order`, before its time is up. `others`: the other hypervisors on which its guests may be.
-pub fn run(hypervisor: &dyn Hypervisor, others: &Others, order: &Order, journal: &Journal) -> Carried {
+/// Carries out `order`, before its time is up. `others`: the other hypervisors on which its guests may be. `held`: the
+/// connections to its target's own process.
+pub fn run(hypervisor: &dyn Hypervisor, others: &Others, held: &Held, order: &Order, journal: &Journal) -> Carried {
     let deadline = order.until.min(order.permit.deadline());
-    let run = Run { hypervisor, others, order, journal, deadline, before: Cell::new(Power::Unknown) };
+    let run = Run { hypervisor, others, held, order, journal, deadline, before: Cell::new(Power::Unknown) };
     let seen = match order.action() {
         PowerAction::Off => run.off().map(|off| Seen::Off(off, None)),
         PowerAction::Reboot => run.reboot(),
@@ -103,6 +105,7 @@ pub fn run(hypervisor: &dyn Hypervisor, others: &Others, order: &Order, journal:
 struct Run<'a> {
     hypervisor: &'a dyn Hypervisor,
     others: &'a Others,
+    held: &'a Held,
     order: &'a Order,
     journal: &'a Journal,
     deadline: Millis,
@@ -127,9 +130,9 @@ impl Run<'_> {
         Ok(Seen::Off(off, Some(restart)))
     }
 
-    fn off(&self) -> Result<Observation, Failure> {
-        if let Some(asked) = self.order.earlier.and_then(|earlier| earlier.seen_off) {
-            return Ok(Observation { power: Power::Off, asked });
+    fn off(&self) -> Result<SeenOff, Failure> {
+        if let Some(off) = self.order.earlier.and_then(SeenOff::earlier) {
+            return Ok(off);
         }
         self.requester_is_not_off()?;
         let (mut asked, mut before) = self.look_promptly()?;
@@ -153,8 +156,8 @@ impl Run<'_> {
         if self.order.earlier.is_none() {
             self.journal.begin(self.order, incarnation).map_err(|NotRecorded| Failure::NotRecorded)?;
         }
-        let (off, saved) = if is_off {
-            (Observation { power: Power::Off, asked }, before.saved)
+        let (asked, saved) = if is_off {
+            (asked, before.saved)
         } else {
             if clock::now().since(asked) > PROMPT {
                 // Its mark took long to read.
@@ -162,15 +165,18 @@ impl Run<'_> {
             }
             self.destroy(&before, incarnation)?
         };
-        let off = if saved { self.remove_saved(&before)? } else { off };
         if was_leaving {
             self.has_left_nothing_elsewhere()?;
         }
-        self.journal.seen_off(self.order, off.asked);
+        let mut off = self.has_closed(asked).ok_or(Failure::Unconfirmed)?;
+        if saved {
+            off = self.has_closed(self.remove_saved(&before)?).ok_or(Failure::Unconfirmed)?;
+        }
+        self.journal.seen_off(self.order, off.asked());
         Ok(off)
     }
 
-    fn destroy(&self, before: &Sighting, incarnation: Option<Incarnation>) -> Result<(Observation, bool), Failure> {
+    fn destroy(&self, before: &Sighting, incarnation: Option<Incarnation>) -> Result<(Millis, bool), Failure> {
         if let Some(earlier) = self.order.earlier {
             match (earlier.incarnation, incarnation) {
                 // Whatever was done for this request, this run of the guest has outlived it.
@@ -187,22 +193,21 @@ impl Run<'_> {
         self.confirm(before)
     }
 
-    /// Looks until the target is off, and says whether a saved image of it is left. A look is proof only if nothing
+    /// Looks until the target is off, and says when it asked and whether a saved image is left. A look is proof only if nothing
     /// could have moved the guest elsewhere meanwhile.
-    fn confirm(&self, before: &Sighting) -> Result<(Observation, bool), Failure> {
+    fn confirm(&self, before: &Sighting) -> Result<(Millis, bool), Failure> {
         let until = clock::now().plus(CONFIRM).min(self.deadline);
         poll(until, || {
             let asked = clock::now();
-            let off = Observation { power: Power::Off, asked };
             match self.hypervisor.look(self.order.target()) {
                 Ok(Sighting { job: true, .. }) => Some(Err(Failure::Elsewhere)),
                 Ok(Sighting { state: State::OffMigrated, saved, .. }) => {
-                    Some(if self.is_nowhere_else() { Ok((off, saved)) } else { Err(Failure::Elsewhere) })
+                    Some(if self.is_nowhere_else() { Ok((asked, saved)) } else { Err(Failure::Elsewhere) })
                 }
-                Ok(Sighting { state: State::Off, saved, .. }) => Some(Ok((off, saved))),
+                Ok(Sighting { state: State::Off, saved, .. }) => Some(Ok((asked, saved))),
                 Ok(_) => None,
                 // A transient guest that was seen here goes when it is off.
-                Err(HypervisorError::NoSuchGuest) if !before.persistent => Some(Ok((off, false))),
+                Err(HypervisorError::NoSuchGuest) if !before.persistent => Some(Ok((asked, false))),
                 Err(why) => {
                     tracing::warn!(guest = %self.order.target(), %why, "cannot see whether it is off");
                     matches!(why, HypervisorError::NoSuchGuest).then_some(Err(Failure::Unconfirmed))
@@ -212,11 +217,22 @@ impl Run<'_> {
         .unwrap_or(Err(Failure::Unconfirmed))
     }
 
+    /// The hypervisor, asked at that time, says that the target is off: so its own process must have closed what it had
+    /// open to this bridge.
+    fn has_closed(&self, asked: Millis) -> Option<SeenOff> {
+        let off = self.held.confirm(asked, self.deadline);
+        if off.is_none() {
+            let guest = self.order.target();
+            tracing::error!(%guest, "the hypervisor says that it is off, and its process has its channel open: it lives");
+        }
+        off
+    }
+
     /// A saved image is the old guest waiting to go on. Somebody may have let it, so the guest has to be seen off again.
-    fn remove_saved(&self, before: &Sighting) -> Result<Observation, Failure> {
+    fn remove_saved(&self, before: &Sighting) -> Result<Millis, Failure> {
         let why = self.hypervisor.remove_saved(self.order).err().map(|why| why.to_string());
         match self.confirm(before)? {
-            (off, false) => Ok(off),
+            (asked, false) => Ok(asked),
             (_, true) => {
                 tracing::warn!(guest = %self.order.target(), why, "its saved image could not be removed");
                 Err(Failure::Unconfirmed)
@@ -231,6 +247,10 @@ impl Run<'_> {
             State::Running | State::Paused => return Ok(Seen::On(asked, Started::Before)),
             State::OffMigrated if !self.is_nowhere_else() => return Err(Failure::Elsewhere),
             State::Off | State::OffMigrated | State::Crashed | State::NoState => {}
+        }
+        if matches!(before.state, State::Off | State::OffMigrated) {
+            // Two of it would write to the same disks.
+            self.has_closed(asked).ok_or(Failure::NotStarted)?;
         }
         self.journal.begin(self.order, None).map_err(|NotRecorded| Failure::NotRecorded)?;
         let started = self.hypervisor.start(self.order);

@@ -1,5 +1,6 @@
 //! Orders for the tests of this crate, come by as the bridge comes by them: a frame, a ledger, a policy.
 
+use super::held::{Held, SeenOff};
 use super::{Earlier, Order};
 use crate::channels::PortType;
 use crate::guests::Member;
@@ -14,6 +15,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A guest's UUID.
 pub(crate) const fn guest(number: u8) -> Uuid {
     Uuid::from_bytes([number; 16])
+}
+
+/// What a hypervisor says that was asked at that time; nothing is held of the guest.
+pub(crate) fn seen_off(asked: u64) -> SeenOff {
+    Held::NONE.confirm(Millis(asked), Millis(0)).expect("nothing is held")
 }
 
 /// A request that came at that time, unlike every other.

@@ -57,6 +57,15 @@ impl Qemu {
         self.signal(Signal::CONT);
     }
 
+    /// Ends it (SIGKILL), and waits for that.
+    ///
+    /// # Panics
+    /// When it does not end.
+    #[track_caller]
+    pub fn kill(&self) {
+        self.end(Signal::KILL);
+    }
+
     /// Whether it ends by itself within that time.
     pub fn ends_within(&self, time: Duration) -> bool {
         readable(&self.pidfd, time)

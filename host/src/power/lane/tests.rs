@@ -1,7 +1,7 @@
 use super::*;
 use crate::power::operation::Started;
-use crate::power::orders::{guest, order, resumed_order};
-use fencewire_core::{Observation, Power, Restart};
+use crate::power::orders::{guest, order, resumed_order, seen_off};
+use fencewire_core::Restart;
 
 const OFF: PowerAction = PowerAction::Off;
 const REBOOT: PowerAction = PowerAction::Reboot;
@@ -63,7 +63,7 @@ impl Bench {
 }
 
 fn off_at(at: u64) -> Seen {
-    Seen::Off(Observation { power: Power::Off, asked: Millis(at) }, None)
+    Seen::Off(seen_off(at), None)
 }
 
 fn failed(failure: Failure) -> Seen {
@@ -290,7 +290,7 @@ fn one_that_joined_and_left_is_not_done_for_itself() {
 fn a_reboot_says_what_became_of_its_start() {
     let mut bench = Bench::default();
     let order = bench.starts(1, A, REBOOT, TARGET);
-    let seen = Seen::Off(Observation { power: Power::Off, asked: Millis(bench.now) }, Some(Restart::NotStarted));
+    let seen = Seen::Off(seen_off(bench.now), Some(Restart::NotStarted));
     let ended = bench.ends(order, seen);
     assert!(matches!(ended.decided[0].1, Outcome::Rebooted(_, Restart::NotStarted)));
 }

@@ -1,8 +1,9 @@
 use super::*;
-use crate::power::orders::{guest, order, resumed_order};
+use crate::power::orders::{guest, order, resumed_order, seen_off};
 use fencewire_core::Uuid;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use tempfile::TempDir;
@@ -95,6 +96,7 @@ struct Case {
     order: RefCell<Option<Order>>,
     deadline: Millis,
     others: Others,
+    held: Held,
     folder: TempDir,
 }
 
@@ -116,6 +118,7 @@ impl Case {
             order: RefCell::new(Some(order)),
             deadline: clock::now().plus(Millis(400)),
             others: Others::NONE,
+            held: Held::NONE,
             folder,
         }
     }
@@ -125,7 +128,7 @@ impl Case {
         let (journal, _) = Journal::open(self.folder.path(), clock::now()).unwrap();
         let mut order = self.order.take().unwrap();
         order.until = self.deadline;
-        let seen = run(&self.stub, &self.others, &order, &journal).seen;
+        let seen = run(&self.stub, &self.others, &self.held, &order, &journal).seen;
         (seen, self.stub.log.into_inner().unwrap())
     }
 }
@@ -240,6 +243,34 @@ fn on_by_what_is_seen() {
     }
 }
 
+/// What the hypervisor shows, whether the target's process has closed what is held of it by then, and what is seen then.
+type Witnessed<'a> = (PowerAction, &'a [Look], bool, Result<(), Failure>, &'a [&'a str]);
+
+#[test]
+fn off_is_not_confirmed_while_the_targets_process_has_its_channel_open() {
+    let cases: [Witnessed; 8] = [
+        (OFF, &[RUNNING, SHUT], false, Err(Failure::Unconfirmed), &["destroy"]),
+        (OFF, &[RUNNING, SHUT], true, Ok(()), &["destroy"]),
+        (REBOOT, &[RUNNING, SHUT, RUNNING], false, Err(Failure::Unconfirmed), &["destroy"]),
+        (OFF, &[SHUT], false, Err(Failure::Unconfirmed), &[]),
+        (OFF, &[Look::Saved, SHUT], false, Err(Failure::Unconfirmed), &[]),
+        (OFF, &[Look::Transient, Look::Gone], false, Err(Failure::Unconfirmed), &["destroy"]),
+        (ON, &[SHUT, RUNNING], false, Err(Failure::NotStarted), &[]),
+        (ON, &[RUNNING], false, Ok(()), &[]),
+    ];
+    for (number, (action, looks, closes, expected, calls)) in cases.into_iter().enumerate() {
+        let mut case = Case::new(action, looks);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        case.held = Held::new([Ok(ours.into())]);
+        let lives = (!closes).then_some(theirs);
+        let (seen, called) = case.run();
+        let seen = if let Seen::Failed(failure) = seen { Err(failure) } else { Ok(()) };
+        assert_eq!(seen, expected, "{number}");
+        assert_eq!(called, calls, "{number}");
+        drop(lives);
+    }
+}
+
 #[test]
 fn a_reboot_has_started_what_is_seen_to_run() {
     for (looks, expected) in
@@ -312,7 +343,10 @@ fn what_cannot_be_written_down_is_not_begun() {
         let (journal, _) = Journal::open(case.folder.path(), clock::now()).unwrap();
         case.folder.close().unwrap();
         let order = case.order.take().unwrap();
-        assert_eq!(run(&case.stub, &Others::NONE, &order, &journal).seen, Seen::Failed(Failure::NotRecorded));
+        assert_eq!(
+            run(&case.stub, &Others::NONE, &Held::NONE, &order, &journal).seen,
+            Seen::Failed(Failure::NotRecorded)
+        );
         assert_eq!(case.stub.log.into_inner().unwrap(), [] as [&str; 0]);
     }
 }
@@ -320,11 +354,9 @@ fn what_cannot_be_written_down_is_not_begun() {
 #[test]
 fn an_outcome_has_to_be_proved_for_each_request() {
     let permit = order(A, OFF, TARGET, Millis(100)).permit;
-    let seen =
-        |power, asked| Seen::Off(Observation { power, asked: Millis(asked) }, None).outcome(&permit, Millis(100));
-    assert!(matches!(seen(Power::Off, 100), Some(Outcome::Off(_))));
-    assert_eq!(seen(Power::Off, 99), None, "seen before it came");
-    assert_eq!(seen(Power::Unknown, 100), None);
+    let seen = |asked| Seen::Off(seen_off(asked), None).outcome(&permit, Millis(100));
+    assert!(matches!(seen(100), Some(Outcome::Off(_))));
+    assert_eq!(seen(99), None, "seen before it came");
     assert_eq!(Seen::On(Millis(99), Started::Before).outcome(&permit, Millis(100)), None);
     let failed = Seen::Failed(Failure::Unconfirmed);
     assert_eq!(failed.outcome(&permit, Millis(100)), Some(Outcome::Failed(Failure::Unconfirmed)));
@@ -332,9 +364,8 @@ fn an_outcome_has_to_be_proved_for_each_request() {
 
 #[test]
 fn only_what_was_put_off_or_started_was_reset() {
-    let observation = Observation { power: Power::Off, asked: Millis(1) };
     for (seen, was_reset) in [
-        (Seen::Off(observation, None), true),
+        (Seen::Off(seen_off(1), None), true),
         (Seen::On(Millis(1), Started::Now), true),
         (Seen::On(Millis(1), Started::Before), false),
         (Seen::Failed(Failure::Unconfirmed), false),
