@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use fencewire_tests::guest_channel::{FAILED, IS_OFF, MONITOR, OFF, REBOOT, REPLY_LENGTH, STATUS, SUCCESS, reply};
-use fencewire_tests::process::{DEADLINE, wait_until};
+use fencewire_tests::guest_channel::{
+    FAILED, GuestChannel, IS_OFF, MONITOR, OFF, REBOOT, REPLY_LENGTH, REQUEST_LENGTH, STATUS, SUCCESS, fresh_seqno,
+    reply, request,
+};
+use fencewire_tests::process::{DEADLINE, Process, wait_until};
+use fencewire_tests::real_libvirt::{Host, Machine, Qemu};
 
-use crate::common::{TARGET, ask, frame, host_with_target, serve, setup, start};
+use crate::common::{ASKER, TARGET, ask, frame, host_with_target, serve, setup, start, wait_for_mark};
 
 /// libvirt needs 10 s to end a QEMU that hangs, by SIGKILL in the end. That is in time.
 #[test]
@@ -96,4 +100,65 @@ fn a_libvirtd_that_was_killed_is_found_again() {
     host.start_again();
     assert_eq!(ask(&mut asker, STATUS, TARGET), IS_OFF);
     assert_eq!(host.told("virDomainDestroy", TARGET), 1);
+}
+
+/// A guest beside the target, in whose way nothing stands but the target's calls.
+const OTHER: &str = "other";
+
+/// libvirtd has 20 threads for ordinary calls, and all of them wait for a QEMU that hangs. Then nobody can tell whether a
+/// guest is being migrated, so none is fenced; nor is it later, when the threads are free and its time is up.
+#[test]
+fn a_libvirtd_whose_every_thread_waits_fences_nobody_and_not_later_either() {
+    let (host, qemu) = host_with_target();
+    let other = host.run(&Machine::new(OTHER));
+    let setup = setup(&host).group("three", &[ASKER, TARGET, OTHER], "").hypervisor("deadline_ms = 1500");
+    let (_daemon, mut asker) = start(setup);
+    // The bridge itself would be one of those who wait.
+    wait_for_mark(&host);
+    // libvirt gives up a call after half a minute, which is not long on a busy machine.
+    let off = (0..5).find_map(|_| off_while_every_thread_waits(&host, &qemu, &mut asker));
+    let off = off.expect("threads that all wait while the other is to be fenced, once in five times");
+    assert_eq!(ask(&mut asker, STATUS, OTHER), SUCCESS);
+    wait_until(DEADLINE, "a fence that works", || (ask(&mut asker, OFF, TARGET) == SUCCESS).then_some(()));
+    assert!(!qemu.lives());
+    assert_eq!(asker.ask(&off, DEADLINE), FAILED, "that request is over");
+    assert!(other.lives());
+    assert_eq!(host.told("virDomainDestroy", OTHER), 0);
+}
+
+/// Has every thread wait and the other fenced meanwhile, and lets them go. None if they did not wait to the end of that.
+#[track_caller]
+fn off_while_every_thread_waits(host: &Host, qemu: &Qemu, asker: &mut GuestChannel) -> Option<[u8; REQUEST_LENGTH]> {
+    qemu.hang();
+    let mut waiting: Vec<_> = (0..20).map(|_| host.start_virsh(&["suspend", TARGET])).collect();
+    let mut probe = wait_until(DEADLINE, "every thread to wait", || {
+        let probe = an_ordinary_call_that_waits(host);
+        if probe.is_none() {
+            waiting.extend((0..4).map(|_| host.start_virsh(&["suspend", TARGET])));
+        }
+        probe
+    });
+    let off = request(OFF, OTHER.as_bytes(), fresh_seqno());
+    let answers = [asker.ask(&off, DEADLINE), ask(asker, STATUS, OTHER)];
+    let waited_to_the_end = probe.is_running();
+    qemu.go_on();
+    drop(waiting);
+    if waited_to_the_end {
+        assert_eq!(answers, [FAILED, SUCCESS], "what needs no such thread is answered");
+    }
+    // It was fenced in a moment in which a thread was free, or has to be, for another try.
+    waited_to_the_end.then_some(off)
+}
+
+/// An ordinary call about the other that does not end, while calls for which libvirtd has threads of their own do.
+#[track_caller]
+fn an_ordinary_call_that_waits(host: &Host) -> Option<Process> {
+    let mut call = host.start_virsh(&["domjobinfo", OTHER]);
+    for _ in 0..3 {
+        if call.ends_within(Duration::from_millis(700)) {
+            return None;
+        }
+        host.virsh(&["domstate", OTHER]);
+    }
+    Some(call)
 }

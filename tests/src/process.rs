@@ -164,6 +164,11 @@ impl Process {
         !self.reap_within(Duration::ZERO)
     }
 
+    /// Whether it ends within that time.
+    pub fn ends_within(&mut self, time: Duration) -> bool {
+        self.reap_within(time)
+    }
+
     /// Sends it a signal; nothing happens when it has ended.
     pub fn signal(&self, signal: Signal) {
         // The only error left is that it has ended.
