@@ -16,6 +16,7 @@
 //! | [`policy`] | who may do what to whom |
 //! | [`power`] | what a hypervisor is asked and told, and when |
 //! | [`bridge`] | the event loop that moves all this |
+//! | [`control`] | what an operator asks of it beside the configuration |
 //! | [`records`], [`journal`] | what is written down: for people, and for the next run |
 //! | [`notify`] | what the service manager is told |
 //! | [`clock`], [`entropy`] | the time, and random bytes |
@@ -24,6 +25,7 @@ pub mod bridge;
 pub mod channels;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod enrolled;
 pub mod entropy;
 pub mod guests;

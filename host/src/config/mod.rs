@@ -14,6 +14,9 @@ use fencewire_core::Millis;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// What the virtio port is called in a guest, unless the configuration says otherwise.
+pub const VIRTIO_NAME: &str = "org.fencewire.fence.0";
+
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -148,6 +151,19 @@ pub fn master_key(file: &Path) -> Result<PathBuf, String> {
     let parsed = toml::from_str::<schema::File>(&text).map_err(|why| why.message().to_owned())?;
     let key = parsed.wire.master_key.ok_or("has no wire.master_key: name a file there")?;
     Ok(PathBuf::from(key.into_inner()))
+}
+
+/// How the virtio port is called that Fencewire's channel is in a guest: `discover.virtio_name`, or its default.
+pub fn virtio_name(file: &Path) -> Result<String, String> {
+    let text =
+        std::fs::read_to_string(file).map_err(|why| format!("cannot be read ({why}): name a file with --config"))?;
+    let parsed = toml::from_str::<schema::File>(&text).map_err(|why| why.message().to_owned())?;
+    let given = parsed.discover.and_then(|discover| discover.into_inner().virtio_name);
+    let name = given.unwrap_or_else(|| VIRTIO_NAME.to_owned());
+    if name.is_empty() || name.chars().any(|letter| letter.is_control() || letter == '/') {
+        return Err(format!("discover.virtio_name = {name:?}: no port has such a name; give one like {VIRTIO_NAME:?}"));
+    }
+    Ok(name)
 }
 
 fn only(file: &Path, finding: Finding) -> Findings {

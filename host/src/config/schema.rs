@@ -62,7 +62,7 @@ pub(super) struct Group {
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "discovery is not built yet; the keys are known, so that a typing error in one is found")]
 pub(super) struct Discover {
-    virtio_name: Option<String>,
+    pub(super) virtio_name: Option<String>,
     directory: Option<String>,
 }
 

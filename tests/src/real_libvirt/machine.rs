@@ -99,6 +99,13 @@ impl Machine {
         self
     }
 
+    /// Gives it devices as libvirt's XML has them.
+    #[must_use]
+    pub fn devices(mut self, xml: &str) -> Self {
+        writeln!(self.devices, "    {xml}").expect("a String takes everything");
+        self
+    }
+
     fn device(mut self, kind: &str, path: &Path, target: &str) -> Self {
         let path = escaped(path.to_str().expect("a test's paths are UTF-8"));
         writeln!(self.devices, "    <{kind} type='unix'><source mode='bind' path='{path}'/>{target}</{kind}>")
