@@ -111,6 +111,11 @@ impl Enrolled {
         Some(Keys::derive(&*self.master, guest, generation.number))
     }
 
+    /// Whether that guest was enrolled, if its key was revoked since, too.
+    pub fn has(&self, guest: Uuid) -> bool {
+        self.guests.contains_key(&guest)
+    }
+
     /// Gives a guest a new key, and makes the one that it had worthless. Gives the text of its key file. Others may do the
     /// same at the same time.
     pub fn enroll(&mut self, guest: Uuid) -> Result<Zeroizing<[u8; FILE_LEN]>, String> {

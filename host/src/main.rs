@@ -3,6 +3,7 @@
 //! ```text
 //! fencewired --config FILE          serve
 //! fencewired check --config FILE    say what is wrong with a configuration
+//! fencewired status                 what the daemon does
 //! fencewired attach GUEST           give a guest a channel
 //! fencewired detach GUEST           take it away
 //! fencewired keygen                 make the host's master key
@@ -26,6 +27,9 @@ fencewired: fences virtual machines for their siblings, through the channel each
 
   fencewired [--config FILE]         serve (FILE: /etc/fencewire/fencewired.toml)
   fencewired check [--config FILE]   say by line what is wrong with FILE; exit 1 if it cannot be served
+  fencewired status [--json] [--config FILE]
+                                     what the daemon does, by its control socket; exit 0 if all is served, 1 if
+                                     something is not, 2 if there is no daemon to say so
   fencewired attach GUEST [--live] [--persistent] [--dry-run] [--config FILE]
                                      give a guest Fencewire's virtio channel: while it runs (--live), in its definition
                                      (--persistent), or as far as it runs and is defined; --dry-run shows the change
@@ -45,6 +49,7 @@ FENCEWIRED_LOG sets what is logged to standard error: error, warn, info (default
 enum Command {
     Serve(PathBuf),
     Check(PathBuf),
+    Status { file: PathBuf, json: bool },
     Change { file: PathBuf, guest: Member, verb: Verb, wanted: Wanted, dry_run: bool },
     Keygen(PathBuf),
     Enroll { file: PathBuf, guest: Member, out: Option<PathBuf> },
@@ -66,6 +71,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Check(file) => verbs::check::check(&file),
+        Command::Status { file, json } => return verbs::status::status(&file, json),
         Command::Change { file, guest, verb, wanted, dry_run } => {
             verbs::attach::change(&file, &guest, verb, wanted, dry_run)
         }
@@ -83,13 +89,13 @@ fn main() -> ExitCode {
     }
 }
 
-const VERBS: [&str; 6] = ["check", "attach", "detach", "keygen", "enroll", "revoke"];
+const VERBS: [&str; 7] = ["check", "status", "attach", "detach", "keygen", "enroll", "revoke"];
 
 fn command(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::Error> {
     let mut parser = lexopt::Parser::from_iter(args);
     let mut file = PathBuf::from(DEFAULT_CONFIG);
     let (mut verb, mut guest, mut out): (Option<String>, _, _) = (None, None, None);
-    let (mut wanted, mut dry_run) = (Wanted::default(), false);
+    let (mut wanted, mut dry_run, mut json) = (Wanted::default(), false, false);
     while let Some(arg) = parser.next()? {
         let verb_is = |names: &[&str]| verb.as_deref().is_some_and(|verb| names.contains(&verb));
         match arg {
@@ -101,6 +107,7 @@ fn command(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::
             Long("out") if verb_is(&["enroll"]) => out = Some(parser.value()?.into()),
             Long("live") if verb_is(&["attach", "detach"]) => wanted.live = true,
             Long("persistent") if verb_is(&["attach", "detach"]) => wanted.persistent = true,
+            Long("json") if verb_is(&["status"]) => json = true,
             Long("dry-run") if verb_is(&["attach", "detach"]) => dry_run = true,
             Value(word) if verb.is_none() && VERBS.iter().any(|known| word == *known) => verb = Some(word.string()?),
             Value(word) if verb_is(&["attach", "detach", "enroll", "revoke"]) && guest.is_none() => {
@@ -113,6 +120,7 @@ fn command(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::
     let whom = guest.ok_or_else(|| format!("{verb}: which guest?"));
     Ok(match verb.as_str() {
         "check" => Command::Check(file),
+        "status" => Command::Status { file, json },
         "keygen" => Command::Keygen(file),
         "attach" => Command::Change { file, guest: whom?, verb: Verb::Attach, wanted, dry_run },
         "detach" => Command::Change { file, guest: whom?, verb: Verb::Detach, wanted, dry_run },

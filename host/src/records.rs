@@ -99,6 +99,16 @@ impl Records {
         self.required && (self.failing.load(Ordering::Relaxed) || self.lost > 0)
     }
 
+    /// Whether nothing may be fenced that cannot be recorded.
+    pub const fn is_required(&self) -> bool {
+        self.required
+    }
+
+    /// Whether records are written, and the last one was.
+    pub fn is_written(&self) -> bool {
+        self.sender.is_some() && self.lost == 0 && !self.failing.load(Ordering::Relaxed)
+    }
+
     /// What a power action has to be written with before it begins, where records are required.
     pub fn beforehand(&self) -> Option<Beforehand> {
         self.sender.clone().filter(|_| self.required).map(Beforehand)

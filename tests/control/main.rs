@@ -4,9 +4,17 @@
 //! |---|---|
 //! | `attach` | a guest's virtio channel, added and removed by a real libvirt, with a real QEMU |
 //! | `attach_refused` | what cannot be done: each is told, and changes nothing |
+//! | `status` | what a daemon says of itself, to whom, and where none says anything |
+//! | `snapshot` | the same of a bridge whose hypervisor misbehaves on purpose |
+//! | `callers` | callers of the control socket who do their worst |
+//!
+//! `status` needs root: it calls as other users.
 
 mod attach;
 mod attach_refused;
+mod callers;
+mod snapshot;
+mod status;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -83,6 +83,11 @@ fn an_enrolled_guest_is_served_with_its_key() {
     vm1.ask(&["on", "vm2"]).is_done("on", false);
     vm2.ask(&["reboot", "vm1"]).is_done("rebooted", false);
     assert_eq!(vm2.ask(&["status", "vm1"]).code, Some(0));
+    let (shown, _) = bed.daemon.status();
+    let channels = shown["channels"].as_array().expect("channels");
+    assert!(channels.iter().all(|channel| channel["wire"] == "native_keyed"), "{shown:#}");
+    // The first was rebooted by the second: nobody is in a session there any more but who asked after that.
+    assert!(channels.iter().any(|channel| channel["session"] == true), "{shown:#}");
     let records = bed.daemon.stop_and_read_records();
     let done: Vec<_> = records.iter().filter(|record| record["action"] == "reboot").collect();
     assert_eq!((done.len(), done[0]["requester"].as_str(), done[0]["target"].as_str()), (1, Some("vm2"), Some("vm1")));

@@ -41,6 +41,8 @@ fn every_action_and_what_is_recorded_of_it() {
         assert_eq!((said.text("said"), said.code), ("denied", Some(1)), "{denied:?}");
     }
 
+    let shown = daemon.status().0["channels"][0].clone();
+    assert_eq!((&shown["wire"], &shown["session"]), (&"native_keyless".into(), &true.into()), "{shown:#}");
     let records = daemon.stop_and_read_records();
     let text = |record: &Value, field: &str| record[field].as_str().unwrap_or("").to_owned();
     let of = |record: &Value| ["action", "target", "outcome"].map(|field| text(record, field));

@@ -327,6 +327,15 @@ impl BridgeBed {
         running.handle.reload(parse(&self.config));
     }
 
+    /// Reaches the bridge from outside.
+    ///
+    /// # Panics
+    /// When it is stopped.
+    #[track_caller]
+    pub fn handle(&self) -> Handle {
+        self.running.as_ref().expect("a running bridge").handle.clone()
+    }
+
     /// Asks the bridge to end, as SIGTERM does, and waits for nothing.
     pub fn ask_to_stop(&self) {
         if let Some(running) = &self.running {

@@ -31,7 +31,7 @@ use tempfile::TempDir;
 use crate::fence_virt::{Far, Pump};
 use crate::guest_channel::{GuestChannel, HostList, MONITOR, SUCCESS, fresh_seqno, request};
 use crate::libvirt_file::Guest;
-use crate::process::{DEADLINE, Finished, Process, ours, wait_until};
+use crate::process::{DEADLINE, Finished, Process, ours, run, wait_until};
 use crate::tcp_channel::TcpChannel;
 
 pub use setup::Setup;
@@ -181,6 +181,31 @@ impl Daemon {
     /// Its configuration file.
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("fencewired.toml")
+    }
+
+    /// Its control socket.
+    pub fn control(&self) -> PathBuf {
+        self.folder.path().join("control.sock")
+    }
+
+    /// Asks it with `fencewired status`, with these options.
+    ///
+    /// # Panics
+    /// When that does not end.
+    #[track_caller]
+    pub fn ask_status(&self, options: &[&str]) -> Finished {
+        run(Command::new(ours("fencewired")).arg("status").args(options).arg("--config").arg(self.config()), DEADLINE)
+    }
+
+    /// What it says that it does, and whether all is served.
+    ///
+    /// # Panics
+    /// When it says nothing, or no JSON.
+    #[track_caller]
+    pub fn status(&self) -> (Value, bool) {
+        let asked = self.ask_status(&["--json"]);
+        assert!(matches!(asked.code, Some(0 | 1)), "{}", asked.stderr);
+        (serde_json::from_str(&asked.stdout).expect("a document"), asked.code == Some(0))
     }
 
     /// Its journal's folder.

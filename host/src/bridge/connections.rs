@@ -2,6 +2,7 @@
 //! [`super::requests`].
 
 use super::queries::Listing;
+use super::snapshot::Seen;
 use super::{Bridge, Timer, WAKE};
 use crate::channels::{Calls, ChannelSpec, Opened, Stream, is_qemu};
 use crate::clock;
@@ -33,6 +34,8 @@ pub(super) struct Channel {
     retry: Millis,
     /// Why it could not be opened last; said once in the log.
     why: Option<String>,
+    /// Why its last connection ended, until there is another.
+    ended: Option<String>,
     pub(super) calls: Option<Calls>,
     /// More are to be let in at the end of this turn.
     pub(super) is_again: bool,
@@ -42,6 +45,7 @@ pub(super) struct Channel {
     /// A reload took it away. It stays for the requests that came by it.
     pub(super) retired: bool,
     refusals: (Millis, u32),
+    pub(super) seen: Seen,
 }
 
 impl Channel {
@@ -52,18 +56,25 @@ impl Channel {
             spec,
             retry: RETRY,
             why: None,
+            ended: None,
             calls: None,
             is_again: false,
             open: 0,
             callers: BTreeSet::new(),
             retired: false,
             refusals,
+            seen: Seen::new(),
         }
     }
 
     /// Whether there is a connection, or a socket that is called.
     const fn is_open(&self) -> bool {
         self.calls.is_some() || self.open > 0
+    }
+
+    /// Why it could not be opened last, or was closed.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.why.as_deref().or(self.ended.as_deref())
     }
 
     /// Whether it is called, rather than calling.
@@ -99,6 +110,8 @@ pub(super) struct Connection {
     opened: Millis,
     scheduled: Option<Millis>,
     pub(super) listing: Option<Listing>,
+    /// Since when a session of our own wire is established.
+    pub(super) session: Option<Millis>,
     heard: bool,
     /// What is read until the stream has no more for the first time was there before it was connected, or its guest was
     /// reset, and is discarded, however late this bridge comes to read it.
@@ -189,6 +202,7 @@ impl Bridge {
         let channel = &mut self.channels[at];
         channel.calls = Some(calls);
         channel.why = None;
+        channel.seen.changed(clock::now());
         tracing::info!(channel = channel.name, guest = channel.spec.guest().map(tracing::field::display), "listening");
         Ok(())
     }
@@ -217,7 +231,11 @@ impl Bridge {
         stream.register(self.poll.registry(), Token(token))?;
         let channel = &mut self.channels[at];
         channel.why = None;
+        channel.ended = None;
         channel.open += 1;
+        if channel.open == 1 {
+            channel.seen.changed(now);
+        }
         if from.is_some() {
             // Tokens count up.
             channel.callers.insert(token);
@@ -240,6 +258,7 @@ impl Bridge {
             opened: now,
             scheduled,
             listing,
+            session: None,
             heard: false,
             old,
             ends: false,
@@ -304,6 +323,7 @@ impl Bridge {
                 Ok(0) => return self.close(token, "the other end closed it"),
                 Ok(got) => {
                     connection.heard = true;
+                    self.channels[connection.channel].seen.heard();
                     // A stream that gave less than was asked for has no more, and says so when it has; only its end
                     // may have been said already.
                     let drained = connection.stream.short_read_is_all() && !connection.ends && got < self.buffer.len();
@@ -367,6 +387,7 @@ impl Bridge {
             }
             if let Some(connection) = self.connections.get_mut(&token) {
                 connection.listener = None;
+                connection.session = None;
                 connection.scheduled = None;
             }
         }
@@ -423,6 +444,10 @@ impl Bridge {
         let _ = connection.stream.deregister(self.poll.registry());
         let channel = &mut self.channels[connection.channel];
         channel.open -= 1;
+        if channel.open == 0 {
+            channel.seen.changed(clock::now());
+            channel.ended = Some(why.to_owned());
+        }
         channel.callers.remove(&token);
         match connection.from {
             Some(from) if !connection.is_over() && !connection.is_proved() && channel.may_log_refusal(clock::now()) => {
@@ -491,6 +516,7 @@ impl Bridge {
                 continue;
             };
             connection.listing = None;
+            connection.session = None;
             match connection.listener() {
                 Some(listener) => listener.guest_was_reset(now),
                 None => connection.opened = now,

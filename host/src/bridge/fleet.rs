@@ -7,6 +7,7 @@ use super::requests::AskId;
 use super::{Bridge, Note, Timer};
 use crate::clock;
 use crate::config::HypervisorConfig;
+use crate::control::snapshot::{HypervisorStatus, Reach};
 use crate::guests::Requester;
 use crate::power::Order;
 use crate::power::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting, Source, State};
@@ -53,6 +54,9 @@ pub(super) struct Node {
     refreshing: Option<Millis>,
     refreshed: Option<Millis>,
     unreachable: bool,
+    /// Since when it answers, or does not, and what it said last where it does not.
+    since: Millis,
+    why: Option<String>,
 }
 
 /// All of them, in the configuration's order.
@@ -112,6 +116,8 @@ impl Fleet {
                 refreshing: None,
                 refreshed: None,
                 unreachable: false,
+                since: clock::now(),
+                why: None,
             });
         }
         Ok(Fleet { nodes, searches: HashMap::new(), next_search: 0 })
@@ -235,6 +241,40 @@ impl Fleet {
         listed.collect()
     }
 
+    /// How each of them is.
+    pub(super) fn shown(&self, now: Millis) -> Vec<HypervisorStatus> {
+        let shown = self.nodes.iter().map(|node| {
+            let (state, since) = match node.refreshing {
+                _ if node.unreachable => (Reach::Unreachable, node.since),
+                Some(since) if overdue(since) => (Reach::Silent, since),
+                None | Some(_) if node.refreshed.is_some() => (Reach::Answers, node.since),
+                asked => (Reach::Silent, asked.unwrap_or(node.since)),
+            };
+            HypervisorStatus {
+                uri: node.uri.clone(),
+                state,
+                for_ms: now.since(since).0,
+                why: node.why.clone(),
+                asked_ms_ago: node.refreshed.map(|at| now.since(at).0),
+                guests: node.guests.len(),
+                power: node.power.workers(),
+                queries: node.queries.workers(),
+            }
+        });
+        shown.collect()
+    }
+
+    /// Every guest, its name and its power, by what each hypervisor said last.
+    pub(super) fn known(&self) -> Vec<(Uuid, String, Power)> {
+        let said: Vec<_> = self.nodes.iter().map(|node| Some(Ok(node.guests.clone()))).collect();
+        self.list(&said).into_iter().map(|listed| (listed.uuid, listed.name, listed.power)).collect()
+    }
+
+    /// Whether all of them have said after that who their guests are.
+    pub(super) fn all_said_since(&self, since: Millis) -> bool {
+        self.nodes.iter().all(|node| node.refreshed.is_some_and(|at| at > since))
+    }
+
     fn others(&self, than: usize) -> Others {
         let others = self.nodes.iter().enumerate().filter(|(at, _)| *at != than);
         Others::new(others.map(|(_, node)| node.queries.clone()).collect())
@@ -303,6 +343,10 @@ impl Bridge {
             return;
         }
         node.refreshing = None;
+        if node.refreshed.is_none() || node.unreachable == guests.is_ok() {
+            node.since = clock::now();
+        }
+        node.why = guests.as_ref().err().map(ToString::to_string);
         node.refreshed = Some(clock::now());
         match guests {
             Ok(guests) => {

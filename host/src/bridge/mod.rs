@@ -14,6 +14,7 @@
 //! | `queries` | monitors, statuses and lists |
 //! | `refusals` | what the log says of bytes for which nothing was done |
 //! | `memory` | what is remembered of whoever asks |
+//! | `snapshot` | what all this comes to at one moment, for people |
 
 mod callers;
 mod connections;
@@ -24,6 +25,7 @@ mod queries;
 mod refusals;
 mod reload;
 mod requests;
+mod snapshot;
 
 use crate::channels::ChannelSpec;
 use crate::clock;
@@ -48,6 +50,7 @@ use memory::Memory;
 use mio::{Events, Poll, Token, Waker};
 use reload::Fixed;
 use requests::{Ask, AskId};
+use snapshot::Lately;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
@@ -102,6 +105,8 @@ pub struct Bridge {
     journal: Journal,
     records: Records,
     notifier: Notifier,
+    lately: Lately,
+    started: Millis,
     stopping: Option<Millis>,
 }
 
@@ -120,6 +125,8 @@ enum Note {
     Ended(Order, Carried),
     /// Serve this configuration from now on.
     Reload(Box<Config>),
+    /// Say what is being done.
+    Snapshot(snapshot::Wanted),
     /// Finish what has begun, then end.
     Stop,
 }
@@ -281,6 +288,8 @@ impl Bridge {
             journal,
             records,
             notifier: Notifier::default(),
+            lately: Lately::default(),
+            started: now,
             stopping: None,
         };
         if !remembered.is_empty() {
@@ -400,6 +409,7 @@ impl Bridge {
             Note::Marked(hypervisor, guest) => self.marked(hypervisor, guest),
             Note::Reload(config) => self.reload(*config),
             Note::Ended(order, carried) => self.ended(order, carried),
+            Note::Snapshot(wanted) => self.show(wanted),
             Note::Stop => self.stop(),
         }
     }

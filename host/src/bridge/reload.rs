@@ -16,6 +16,7 @@ pub(super) struct Fixed {
     pub(super) hypervisors: Vec<HypervisorConfig>,
     records: RecordsConfig,
     journal: PathBuf,
+    control: PathBuf,
 }
 
 impl Fixed {
@@ -24,6 +25,7 @@ impl Fixed {
             hypervisors: config.hypervisors.clone(),
             records: config.records.clone(),
             journal: config.journal.clone(),
+            control: config.control.clone(),
         }
     }
 
@@ -32,6 +34,7 @@ impl Fixed {
             ("[[hypervisor]]", self.hypervisors == other.hypervisors),
             ("[records]", self.records == other.records),
             ("control.journal", self.journal == other.journal),
+            ("control.socket", self.control == other.control),
         ] {
             if !same {
                 tracing::warn!(key, "changed, and not taken over by a reload: restart fencewired for that");

@@ -62,6 +62,7 @@ impl Bridge {
         let Some(channel) = self.connections.get(&connection).map(|connection| connection.channel) else { return };
         let from = self.from(connection);
         let (target, said, put) = (None, Vec::new(), clock::now());
+        self.was_asked(connection, request.is_native());
         self.asks.insert(ask, Ask { connection, channel, from, id, request, target, said, put });
         self.decide(ask, false);
     }
@@ -369,6 +370,9 @@ impl Bridge {
             (false, _) => tracing::warn!(requester, action, target, outcome, why, repeated, ms, "not done"),
             (true, true) => tracing::info!(requester, action, target, outcome, repeated, ms, "done"),
             (true, false) => tracing::debug!(requester, action, target, outcome, ms, "answered"),
+        }
+        if is_power {
+            self.lately.put(&record);
         }
         self.records.put(record);
     }

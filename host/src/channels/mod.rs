@@ -11,6 +11,7 @@ mod unix;
 pub(crate) use peer::{has_ended, is_qemu};
 pub use tcp::{KeyFileTrouble, Trusted};
 pub use tty::{Tty, TtyParams};
+pub(crate) use unix::listen as listen_at;
 
 use crate::guests::Member;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};

@@ -18,7 +18,7 @@ pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
 
 /// Listens at `path`. A socket that an earlier run left there is replaced; anything else, and a socket on which
 /// somebody listens, is left alone.
-pub(super) fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
+pub(crate) fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
             return Err(not_a_socket());

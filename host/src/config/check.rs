@@ -15,6 +15,7 @@ use toml::Spanned;
 
 const RECORDS_PATH: &str = "/var/log/fencewire/records.jsonl";
 const JOURNAL_PATH: &str = "/run/fencewire/journal";
+pub(super) const SOCKET_PATH: &str = "/run/fencewire/control.sock";
 
 /// Bytes of a unix socket's path at most: `sun_path` has 108, the last of them a NUL.
 pub(super) const SOCKET_PATH_MAX: usize = 107;
@@ -73,6 +74,7 @@ pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>
             required: file.records.required,
         },
         journal: absolute(file.control.journal.as_ref(), JOURNAL_PATH),
+        control: absolute(file.control.socket.as_ref(), SOCKET_PATH),
     };
     let usable = !check.findings.iter().any(|finding| finding.is_error);
     (usable.then_some(config), check.findings)
@@ -255,10 +257,12 @@ impl Check<'_> {
         if let Some(discover) = &file.discover {
             self.warn_at(discover, "[discover] does nothing in this version: name each channel under [[channel]]");
         }
-        if let Some(socket) = &file.control.socket {
-            self.warn_at(socket, "control.socket does nothing in this version");
-        }
-        for (path, key) in [(&file.records.path, "records.path"), (&file.control.journal, "control.journal")] {
+        let control = &file.control;
+        for (path, key) in [
+            (&file.records.path, "records.path"),
+            (&control.journal, "control.journal"),
+            (&control.socket, "control.socket"),
+        ] {
             if let Some(path) = path
                 && !Path::new(path.get_ref()).is_absolute()
             {
@@ -269,6 +273,11 @@ impl Check<'_> {
             && Path::new(path.get_ref()).is_dir()
         {
             self.error_at(path, format!("records.path = {:?} is a folder: name a file", path.get_ref()));
+        }
+        if let Some(path) = control.socket.as_ref().filter(|path| path.get_ref().len() > SOCKET_PATH_MAX) {
+            let shown = path.get_ref();
+            let text = format!("control.socket = {shown:?}: a socket's path has at most {SOCKET_PATH_MAX} bytes");
+            self.error_at(path, text);
         }
         if let Some(path) = &file.control.journal
             && Path::new(path.get_ref()).exists()

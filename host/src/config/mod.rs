@@ -38,6 +38,8 @@ pub struct Config {
     pub records: RecordsConfig,
     /// `[control] journal`: the folder on a tmpfs where begun power actions are written down.
     pub journal: PathBuf,
+    /// `[control] socket`: where whoever may is told what the bridge does.
+    pub control: PathBuf,
 }
 
 /// `[[hypervisor]]`.
@@ -151,6 +153,14 @@ pub fn master_key(file: &Path) -> Result<PathBuf, String> {
     let parsed = toml::from_str::<schema::File>(&text).map_err(|why| why.message().to_owned())?;
     let key = parsed.wire.master_key.ok_or("has no wire.master_key: name a file there")?;
     Ok(PathBuf::from(key.into_inner()))
+}
+
+/// Where the file has the control socket, whatever else is wrong with it; or why that cannot be told.
+pub fn control_socket(file: &Path) -> Result<PathBuf, String> {
+    let text =
+        std::fs::read_to_string(file).map_err(|why| format!("cannot be read ({why}): name a file with --config"))?;
+    let parsed = toml::from_str::<schema::File>(&text).map_err(|why| why.message().to_owned())?;
+    Ok(parsed.control.socket.map_or_else(|| PathBuf::from(check::SOCKET_PATH), |path| PathBuf::from(path.into_inner())))
 }
 
 /// How the virtio port is called that Fencewire's channel is in a guest: `discover.virtio_name`, or its default.

@@ -247,7 +247,6 @@ const WARNINGS: &[(usize, &str, usize, &str)] = &[
     (11, "members = [\"vm1\"]", 10, "fewer than two members"),
     (11, "members = [\"vm1\", \"xabbax\"]", 11, "cannot carry"),
     (14, "[discover]", 14, "does nothing in this version"),
-    (13, "[control]\nsocket = \"/s\"", 14, "does nothing in this version"),
 ];
 
 #[test]

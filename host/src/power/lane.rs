@@ -51,6 +51,30 @@ pub struct Ended<W> {
     pub refused: Vec<(Waiting<W>, Failure)>,
 }
 
+/// A request in a lane, to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Task {
+    /// What was asked.
+    pub action: PowerAction,
+    /// Who asked.
+    pub requester: Requester,
+    /// When.
+    pub received: Millis,
+}
+
+/// A lane, to be shown.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Whose it is.
+    pub target: Uuid,
+    /// What runs.
+    pub running: Option<Task>,
+    /// How many have joined that.
+    pub joined: usize,
+    /// What waits, in its order.
+    pub waiting: Vec<Task>,
+}
+
 /// All lanes.
 #[derive(Debug)]
 pub struct Lanes<W> {
@@ -150,6 +174,25 @@ impl<W: Copy + PartialEq> Lanes<W> {
         }
         self.start_waiting(&mut ended);
         ended
+    }
+
+    /// What runs and what waits, for each target.
+    pub fn shown(&self) -> impl Iterator<Item = Shown> {
+        let waits = |waiting: &Waiting<W>| Task {
+            action: waiting.order.action(),
+            requester: waiting.order.requester(),
+            received: waiting.received,
+        };
+        self.lanes.iter().map(move |(target, lane)| Shown {
+            target: *target,
+            running: lane.running.as_ref().map(|running| Task {
+                action: running.action,
+                requester: running.requester,
+                received: running.first.1,
+            }),
+            joined: lane.running.as_ref().map_or(0, |running| running.joined.len()),
+            waiting: lane.waiting.iter().map(waits).collect(),
+        })
     }
 
     /// Whoever waits for its turn, or for what another's request has begun.

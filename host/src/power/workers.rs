@@ -4,6 +4,7 @@
 use super::hypervisor::{Hypervisor, HypervisorError, Source};
 use super::lane::RUNNING_PER_REQUESTER;
 use crate::clock;
+use crate::control::snapshot::Workers;
 use crate::guests::Requester;
 use fencewire_core::Millis;
 use std::collections::VecDeque;
@@ -106,6 +107,18 @@ impl Pool {
             }
         }
         state.threads.iter().any(|thread| thread.busy_since.is_some()) || !state.jobs.is_empty()
+    }
+
+    /// How its threads are.
+    pub fn workers(&self) -> Workers {
+        let state = self.shared.lock();
+        let count = |is: fn(&&Thread) -> bool| state.threads.iter().filter(is).count();
+        Workers {
+            threads: state.threads.len(),
+            busy: count(|thread| thread.busy_since.is_some()),
+            set_aside: count(|thread| thread.aside),
+            waiting: state.jobs.len(),
+        }
     }
 
     fn spawn(&self, state: &mut State) -> std::io::Result<()> {

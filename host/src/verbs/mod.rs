@@ -6,6 +6,7 @@ pub(crate) mod attach;
 pub(crate) mod check;
 pub(crate) mod keys;
 pub(crate) mod serve;
+pub(crate) mod status;
 
 use fencewired::config::{self, Config, Findings, HypervisorConfig};
 use fencewired::power::hypervisor::{Guest, HypervisorError, Source};

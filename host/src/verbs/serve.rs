@@ -3,11 +3,13 @@
 use super::load;
 use fencewired::bridge::{Bridge, Handle};
 use fencewired::config::{self, HypervisorConfig};
+use fencewired::control::socket::Control;
 use fencewired::notify::Notifier;
 use fencewired::power::hypervisor::Source;
 use fencewired::power::libvirt::LibvirtSource;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -29,6 +31,7 @@ pub(crate) fn serve(file: &Path) -> Result<(), String> {
     raise_file_limit();
     let source = |config: &HypervisorConfig| Arc::new(LibvirtSource::new(&config.uri)) as Arc<dyn Source>;
     let sources = config.hypervisors.iter().map(source).collect();
+    let control = config.control.clone();
     let bridge = Bridge::new(config, sources).map_err(|why| format!("fencewired: {why}\n"))?;
     let bridge = bridge.notifying(Notifier::from_environment());
     let handle = bridge.handle();
@@ -46,7 +49,25 @@ pub(crate) fn serve(file: &Path) -> Result<(), String> {
             }
         })
         .map_err(|why| format!("fencewired: no thread could be started: {why}\n"))?;
+    // To its end: what is finished at the stop is shown, too.
+    let _control = serve_control(&control, bridge.handle());
     bridge.run().map_err(|why| format!("fencewired: the event queue failed: {why}\n"))
+}
+
+/// Makes the control socket. Fencing does not depend on it.
+fn serve_control(path: &Path, handle: Handle) -> Option<Control> {
+    let why = match Control::start(path, handle) {
+        Ok(control) => return Some(control),
+        Err(why) => why,
+    };
+    let hint = match why.kind() {
+        io::ErrorKind::NotFound => "make its folder, for this user to write",
+        io::ErrorKind::AddrInUse => "another fencewired serves there: end it, or name another path",
+        io::ErrorKind::PermissionDenied => "let this user write its folder, or name another path",
+        _ => "see control.socket",
+    };
+    tracing::warn!(path = %path.display(), %why, hint, "no control socket: fences are served, fencewired status is not");
+    None
 }
 
 /// Takes over what the file says by now. One that cannot be served changes nothing.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
@@ -26,6 +26,7 @@ pub struct Setup {
     groups: String,
     hypervisor: String,
     wire: String,
+    control: Option<PathBuf>,
     file_limit: Option<u32>,
     environment: Vec<(String, String)>,
 }
@@ -45,6 +46,7 @@ impl Setup {
             groups: String::new(),
             hypervisor: String::new(),
             wire: String::new(),
+            control: None,
             file_limit: None,
             environment: Vec::new(),
         }
@@ -156,6 +158,13 @@ impl Setup {
         self
     }
 
+    /// Has its control socket elsewhere than in the bed's folder.
+    #[must_use]
+    pub fn control(mut self, path: &Path) -> Self {
+        self.control = Some(path.to_owned());
+        self
+    }
+
     /// Starts the daemon with this soft limit of open files.
     #[must_use]
     pub fn file_limit(mut self, limit: u32) -> Self {
@@ -221,6 +230,7 @@ impl Setup {
     fn configuration(&self, uri: &str) -> String {
         let Self { folder, channels, groups, hypervisor, wire, .. } = self;
         let folder = folder.path().to_str().expect("a test's paths are UTF-8");
+        let control = self.control.clone().unwrap_or_else(|| self.folder.path().join("control.sock"));
         let mut hypervisors = String::new();
         for uri in [uri].into_iter().chain(self.more_uris.iter().map(String::as_str)) {
             push_line(&mut hypervisors, &format!("[[hypervisor]]\nuri = {}\n{hypervisor}", quoted(uri)));
@@ -235,9 +245,11 @@ path = {records}
 
 [control]
 journal = {journal}
+socket = {socket}
 {channels}{groups}",
             records = quoted(&format!("{folder}/records.jsonl")),
             journal = quoted(&format!("{folder}/journal")),
+            socket = quoted(control.to_str().expect("a test's paths are UTF-8")),
         )
     }
 }
