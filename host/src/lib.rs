@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`config`] | the file, checked |
 //! | [`channels`] | where channels are, who is at their other end, how they are opened |
+//! | [`discover`] | which channels the running guests have |
 //! | [`guests`] | names and UUIDs |
 //! | [`enrolled`] | which guests have keys of their own |
 //! | [`policy`] | who may do what to whom |
@@ -26,6 +27,7 @@ pub mod channels;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod discover;
 pub mod enrolled;
 pub mod entropy;
 pub mod guests;

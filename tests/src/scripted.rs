@@ -66,6 +66,8 @@ pub enum Call {
     Connect,
     /// All guests were asked for.
     Guests,
+    /// A guest's XML.
+    Xml,
     /// A guest's name and state.
     State,
     /// Everything about a guest's power.
@@ -364,6 +366,10 @@ impl Hypervisor for Connection {
             inside.drop_gone();
             Ok(inside.guests.iter().map(ScriptedGuest::in_a_list).collect())
         })
+    }
+
+    fn xml(&self, guest: Uuid) -> Result<String, HypervisorError> {
+        self.about(Call::Xml, guest, |guest| Ok(guest.xml()))
     }
 
     fn state(&self, guest: Uuid) -> Result<Guest, HypervisorError> {

@@ -18,7 +18,7 @@ const JOURNAL_PATH: &str = "/run/fencewire/journal";
 pub(super) const SOCKET_PATH: &str = "/run/fencewire/control.sock";
 
 /// Bytes of a unix socket's path at most: `sun_path` has 108, the last of them a NUL.
-pub(super) const SOCKET_PATH_MAX: usize = 107;
+pub(crate) const SOCKET_PATH_MAX: usize = 107;
 
 /// Where the lines of a text begin.
 pub(super) struct Lines(Vec<usize>);

@@ -7,6 +7,8 @@ mod channels;
 mod check;
 mod schema;
 
+pub(crate) use check::SOCKET_PATH_MAX;
+
 use crate::channels::ChannelSpec;
 use crate::enrolled::Enrolled;
 use crate::policy::Group;

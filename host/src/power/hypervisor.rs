@@ -22,6 +22,12 @@ pub trait Hypervisor: Send + Sync {
     /// Every guest that is defined or runs.
     fn guests(&self) -> Result<Vec<Guest>, HypervisorError>;
 
+    /// What it knows of a guest as it is at this moment, as XML: of one that runs, with what it has been given meanwhile.
+    /// One that shows none has no channels that could be found.
+    fn xml(&self, _guest: Uuid) -> Result<String, HypervisorError> {
+        Err(HypervisorError::NoSuchGuest)
+    }
+
     /// A guest's name and state, and no more than that: the quick way, for a status.
     fn state(&self, guest: Uuid) -> Result<Guest, HypervisorError>;
 

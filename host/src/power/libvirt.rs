@@ -91,6 +91,10 @@ impl Hypervisor for Libvirt {
         Ok(guests)
     }
 
+    fn xml(&self, guest: Uuid) -> Result<String, HypervisorError> {
+        self.domain(guest)?.xml_desc(0).map_err(|why| error(&why))
+    }
+
     fn state(&self, guest: Uuid) -> Result<Guest, HypervisorError> {
         let domain = self.domain(guest)?;
         Ok(Guest { uuid: guest, name: domain.name().map_err(|why| error(&why))?, state: state(&domain)? })

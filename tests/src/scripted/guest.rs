@@ -6,6 +6,8 @@ use fencewire_core::{Power, Uuid};
 use fencewired::power::hypervisor::{Guest, HypervisorError, State};
 use fencewired::power::incarnation::Incarnation;
 
+use crate::libvirt_file::escaped;
+
 /// A guest and its script.
 #[derive(Debug, Clone)]
 pub struct ScriptedGuest {
@@ -14,6 +16,10 @@ pub struct ScriptedGuest {
     pub name: String,
     /// Its state now.
     pub state: State,
+    /// The devices in its XML, as text.
+    pub devices: String,
+    /// Its whole XML, where that is to be another one.
+    pub xml: Option<String>,
     /// Whether it stays defined when it is off.
     pub persistent: bool,
     /// Whether it has a managed-save image.
@@ -130,6 +136,8 @@ impl ScriptedGuest {
             uuid,
             name: name.to_owned(),
             state: State::Running,
+            devices: String::new(),
+            xml: None,
             persistent: true,
             saved: false,
             job: false,
@@ -151,6 +159,16 @@ impl ScriptedGuest {
 
     pub(super) fn in_a_list(&self) -> Guest {
         Guest { uuid: self.uuid, name: self.name.clone(), state: self.state }
+    }
+
+    /// Its XML now; with an id while it runs.
+    pub(super) fn xml(&self) -> String {
+        let Self { uuid, devices, .. } = self;
+        let id = if self.state.power() == Power::Off { String::new() } else { format!(" id='{}'", self.runs) };
+        let name = escaped(&self.name);
+        self.xml.clone().unwrap_or_else(|| {
+            format!("<domain{id}><name>{name}</name><uuid>{uuid}</uuid><devices>{devices}</devices></domain>")
+        })
     }
 
     /// What this run is marked with.
