@@ -73,6 +73,11 @@ impl Notifier {
         self.say(|| format!("READY=1\n{}", status_line(status)));
     }
 
+    /// What `systemctl status` shows from now on: a short sentence.
+    pub fn status(&mut self, status: &str) {
+        self.say(|| status_line(status));
+    }
+
     /// The configuration is being read again. [`Notifier::ready`] must follow, whether that succeeds or not.
     pub fn reloading(&mut self) {
         self.say(|| {

@@ -263,7 +263,8 @@ fn a_guest_is_fenced_at_any_moment_of_its_migration() {
 #[track_caller]
 fn is_fenced_at(moment: u32, hosts: &Hosts, asker: &mut GuestChannel) -> bool {
     let qemu = hosts.from.switch_on(TARGET);
-    let process = hosts.from.start_migration(TARGET, &hosts.to, if moment.is_multiple_of(2) { BY_SOURCE } else { BY_VIRSH });
+    let process =
+        hosts.from.start_migration(TARGET, &hosts.to, if moment.is_multiple_of(2) { BY_SOURCE } else { BY_VIRSH });
     let mut migration = Migration { hosts, qemu, process };
     thread::sleep(moment * APART);
     let is_fenced = ask(asker, OFF, TARGET) == SUCCESS;

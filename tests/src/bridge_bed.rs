@@ -51,6 +51,9 @@ pub struct Setup {
     wire: String,
     groups: String,
     channels: Vec<Spec>,
+    /// What `[discover]` says.
+    discover: String,
+    finds: bool,
     tcp: Vec<TcpChannel>,
     /// What the configuration says of them.
     tcp_sections: String,
@@ -138,6 +141,15 @@ impl Setup {
         self
     }
 
+    /// Has channels found, with these lines in `[discover]`; otherwise none are looked for. No channel is made for anybody
+    /// then unless it is added.
+    #[must_use]
+    pub fn discover(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.discover);
+        self.finds = true;
+        self
+    }
+
     /// Adds a TCP port whose key lets its holders target that group, with further lines for it. The group of everybody is
     /// called "all".
     #[must_use]
@@ -188,12 +200,12 @@ impl Setup {
             let members: Vec<&str> = guests.iter().map(String::as_str).collect();
             self = self.group("all", &members, "");
         }
-        if self.channels.is_empty() && self.tcp.is_empty() {
+        if self.channels.is_empty() && self.tcp.is_empty() && !self.finds {
             self = self.channels(guests.iter().map(String::as_str));
         }
         let journal = self.journal.take().unwrap_or_else(|| self.folder.path().join("journal"));
         let (path, shown) = (self.folder.path().join(RECORDS), journal.display());
-        let Self { hypervisor_keys, wire, groups, tcp_sections, .. } = &self;
+        let Self { hypervisor_keys, wire, discover, groups, tcp_sections, .. } = &self;
         let hypervisors: Vec<ScriptedHypervisor> =
             [&self.hypervisor].into_iter().chain(&self.beside).cloned().collect();
         let mut text = String::new();
@@ -203,7 +215,7 @@ impl Setup {
         }
         write!(
             text,
-            "[wire]\n{wire}\n[records]\npath = \"{}\"\n\
+            "[wire]\n{wire}\n[discover]\n{discover}\n[records]\npath = \"{}\"\n\
              [control]\njournal = \"{shown}\"\n{groups}{tcp_sections}",
             path.display(),
         )
@@ -269,6 +281,8 @@ impl BridgeBed {
             wire: "classic = true".to_owned(),
             groups: String::new(),
             channels: Vec::new(),
+            discover: "virtio_name = \"\"".to_owned(),
+            finds: false,
             tcp: Vec::new(),
             tcp_sections: String::new(),
             journal: None,

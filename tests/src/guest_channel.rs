@@ -145,6 +145,18 @@ impl GuestChannel {
         true
     }
 
+    /// Whether somebody calls within `duration` while the connection that there is stays.
+    ///
+    /// # Panics
+    /// When this side does not listen.
+    #[track_caller]
+    pub fn is_called_again(&self, duration: Duration) -> bool {
+        let Side::Listening { listener: Some(listener), .. } = &self.side else {
+            panic!("only a channel that listens can be called");
+        };
+        readable(listener, duration)
+    }
+
     /// Connects anew to a bridge that listens. An earlier connection is closed.
     ///
     /// # Panics

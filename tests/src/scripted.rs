@@ -27,7 +27,9 @@ use std::time::{Duration, Instant};
 
 use fencewire_core::Uuid;
 use fencewired::power::Order;
-use fencewired::power::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting, Source, State};
+use fencewired::power::hypervisor::{
+    Guest, Happening, Hypervisor, HypervisorError, Sighting, Source, State, Tell, Watch,
+};
 use fencewired::power::incarnation::Incarnation;
 
 use crate::libvirt_file::uuid_of;
@@ -55,6 +57,9 @@ struct Inside {
     holds: Vec<Hold>,
     /// Calls until it is out of reach; none: always within.
     reach: Option<u64>,
+    /// Who wants to be told what happens, where anybody can be.
+    listeners: Vec<Tell>,
+    is_silent: bool,
     /// Connections opened before the last time it was out of reach are dead.
     era: u64,
 }
@@ -232,6 +237,19 @@ impl ScriptedHypervisor {
         inside.era += 1;
     }
 
+    /// Tells nobody of anything, as a hypervisor does that has no events: to be said before a bridge is there.
+    pub fn tells_nothing(&self) {
+        self.shared.lock().is_silent = true;
+    }
+
+    /// Tells whoever listens that this has happened.
+    pub fn tell(&self, what: Happening) {
+        let listeners = self.shared.lock().listeners.clone();
+        for tell in listeners {
+            tell(what);
+        }
+    }
+
     /// Everything that was called, in the order of time.
     pub fn calls(&self) -> Vec<Called> {
         self.shared.lock().log.clone()
@@ -275,6 +293,16 @@ impl fmt::Debug for ScriptedHypervisor {
 }
 
 impl Source for ScriptedHypervisor {
+    fn watch(&self, tell: Tell) -> Option<Watch> {
+        let mut inside = self.shared.lock();
+        if inside.is_silent {
+            return None;
+        }
+        inside.listeners.push(tell);
+        // A bridge that is no more is told for ever, and does not mind.
+        Some(Box::new(()))
+    }
+
     fn connect(&self) -> Result<Arc<dyn Hypervisor>, HypervisorError> {
         self.shared.pass(Call::Connect, None, "", false);
         let mut inside = self.shared.lock();

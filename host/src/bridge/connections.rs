@@ -6,6 +6,7 @@ use super::snapshot::Seen;
 use super::{Bridge, Timer, WAKE};
 use crate::channels::{Calls, ChannelSpec, Opened, Stream, is_qemu};
 use crate::clock;
+use crate::discover::reconcile::Where;
 use crate::entropy::entropy;
 use crate::guests::Requester;
 use crate::policy::{By, Via};
@@ -44,6 +45,10 @@ pub(super) struct Channel {
     pub(super) callers: BTreeSet<usize>,
     /// A reload took it away. It stays for the requests that came by it.
     pub(super) retired: bool,
+    /// Whose it is, where it was found.
+    pub(super) place: Option<Where>,
+    /// Since when it is not known whether it is still that guest's: it is not opened until it is.
+    pub(super) doubted: Option<Millis>,
     refusals: (Millis, u32),
     pub(super) seen: Seen,
 }
@@ -62,6 +67,8 @@ impl Channel {
             open: 0,
             callers: BTreeSet::new(),
             retired: false,
+            place: None,
+            doubted: None,
             refusals,
             seen: Seen::new(),
         }
@@ -75,6 +82,10 @@ impl Channel {
     /// Why it could not be opened last, or was closed.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.why.as_deref().or(self.ended.as_deref())
+    }
+
+    const fn may_not_be_opened(&self) -> bool {
+        self.retired || self.doubted.is_some() || self.is_open()
     }
 
     /// Whether it is called, rather than calling.
@@ -169,7 +180,7 @@ impl Connection {
 impl Bridge {
     /// Opens a channel, or tries again later, for ever.
     pub(super) fn open_channel(&mut self, at: usize) {
-        if self.stopping.is_some() || self.channels[at].retired || self.channels[at].is_open() {
+        if self.stopping.is_some() || self.channels[at].may_not_be_opened() {
             return;
         }
         // Its own, and not that of a turn in which thousands are opened: from here on old bytes are told from new ones.
@@ -188,7 +199,7 @@ impl Bridge {
         self.open_later(at, now);
     }
 
-    fn open_later(&mut self, at: usize, now: Millis) {
+    pub(super) fn open_later(&mut self, at: usize, now: Millis) {
         let channel = &mut self.channels[at];
         let again = now.plus(channel.retry);
         channel.retry = Millis(channel.retry.0 * 2).min(RETRY_MAX);
@@ -265,6 +276,7 @@ impl Bridge {
         };
         self.connections.insert(token, connection);
         self.schedule(token);
+        self.found_connected(at);
         Ok(())
     }
 
@@ -481,14 +493,17 @@ impl Bridge {
         if connection.heard || now.since(connection.opened) >= RETRY_MAX {
             channel.retry = RETRY;
         }
+        if channel.place.is_some() {
+            return self.found_closed(at);
+        }
         self.open_later(at, now);
     }
 
     /// Closes a channel for good.
-    pub(super) fn retire(&mut self, at: usize) {
+    pub(super) fn retire(&mut self, at: usize, why: &str) {
         let channel = &mut self.channels[at];
         channel.retired = true;
-        tracing::info!(channel = channel.name, "the configuration does not have this channel any more: closed");
+        tracing::info!(channel = channel.name, why, "this channel is closed for good");
         if channel.calls.take().is_some() {
             channel.spec.clean_up();
             self.listeners.retain(|_, channel| *channel != at);
@@ -500,7 +515,7 @@ impl Bridge {
             .map(|(token, _)| *token)
             .collect();
         for token in tokens {
-            self.end(token, "the configuration does not have its channel any more");
+            self.end(token, why);
         }
     }
 

@@ -158,6 +158,17 @@ impl Fleet {
         self.nodes.iter().any(|node| node.refreshed.is_none_or(|at| now.since(at) >= age))
     }
 
+    /// Whether a hypervisor is not being asked who its guests are, and has not said so for a while.
+    pub(super) fn may_be_asked(&self, at: usize, pause: Millis) -> bool {
+        let node = &self.nodes[at];
+        node.refreshing.is_none() && node.refreshed.is_none_or(|refreshed| clock::now().since(refreshed) >= pause)
+    }
+
+    /// Whether a hypervisor has had that guest when it was last asked.
+    pub(super) fn has(&self, at: usize, guest: Uuid) -> bool {
+        self.nodes[at].guests.iter().any(|known| known.uuid == guest)
+    }
+
     pub(super) fn relieve(&self, now: Millis) {
         for node in &self.nodes {
             node.power.relieve(now);
@@ -320,20 +331,26 @@ impl Bridge {
 
     /// Asks every hypervisor that is not being asked.
     pub(super) fn ask_who_is_who(&mut self) {
+        for at in 0..self.fleet.len() {
+            self.ask_who_its_guests_are(at);
+        }
+    }
+
+    /// Asks a hypervisor, if it is not being asked.
+    pub(super) fn ask_who_its_guests_are(&mut self, at: usize) {
         let now = clock::now();
         let time = self.fleet.time_to_answer();
-        for (at, node) in self.fleet.nodes.iter_mut().enumerate() {
-            // One answer at a time; but one that never comes is not waited for for ever.
-            if node.refreshing.is_some_and(|since| now.since(since) < time) {
-                continue;
-            }
-            node.refreshing = Some(now);
-            let handle = self.handle.clone();
-            let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
-                handle.tell(Note::Guests(at, now, hypervisor.and_then(Hypervisor::guests)));
-            });
-            node.queries.give(None, ask);
+        let node = &mut self.fleet.nodes[at];
+        // One answer at a time; but one that never comes is not waited for for ever.
+        if node.refreshing.is_some_and(|since| now.since(since) < time) {
+            return;
         }
+        node.refreshing = Some(now);
+        let handle = self.handle.clone();
+        let ask = Box::new(move |hypervisor: Result<&dyn Hypervisor, _>| {
+            handle.tell(Note::Guests(at, now, hypervisor.and_then(Hypervisor::guests)));
+        });
+        node.queries.give(None, ask);
     }
 
     /// A hypervisor has said who its guests are, or that it cannot; asked at that time.
@@ -381,6 +398,8 @@ impl Bridge {
 
     /// Takes over who the guests of one hypervisor are.
     pub(super) fn learn(&mut self, at: usize, guests: Vec<Guest>) {
+        let running = guests.iter().filter(|guest| Said::from(guest.state) == Said::Active);
+        self.look_around(at, &running.map(|guest| guest.uuid).collect());
         self.fleet.nodes[at].guests = guests;
         let is_first = self.roster.is_empty();
         let is_complete = !self.fleet.is_incomplete();

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `callers` | who calls a channel that listens |
 //! | `connections` | channels opened, read, written, closed and opened again |
+//! | `discovered` | channels that are found: who is looked at when, and what is opened and closed for it |
 //! | `held` | connections that end when a guest's own process ends |
 //! | `fleet` | the hypervisors: which is asked what, and what their answers make together |
 //! | `reload` | another configuration in place of the one that is served |
@@ -18,6 +19,7 @@
 
 mod callers;
 mod connections;
+mod discovered;
 mod fleet;
 mod held;
 mod memory;
@@ -37,12 +39,13 @@ use crate::journal::Journal;
 use crate::notify::Notifier;
 use crate::policy::Policy;
 use crate::power::Order;
-use crate::power::hypervisor::{Guest, HypervisorError, Source};
+use crate::power::hypervisor::{Guest, Happening, HypervisorError, Source, Tell};
 use crate::power::lane::Lanes;
 use crate::power::operation::Carried;
 use crate::power::owner::Said;
 use crate::records::Records;
 use connections::{Channel, Connection};
+use discovered::{Discovery, Looked};
 use fencewire_core::native::keys::Keys;
 use fencewire_core::{Accept, Millis, NativeAccept, Uuid};
 use fleet::Fleet;
@@ -92,6 +95,7 @@ pub struct Bridge {
     buffer: Box<[u8; 4096]>,
     roster: Roster,
     fleet: Fleet,
+    discovery: Discovery,
     /// What of the configuration a reload does not change.
     fixed: Fixed,
     policy: Policy,
@@ -121,6 +125,10 @@ enum Note {
     Found(u64, usize, Said),
     /// A run of that guest on that hypervisor was marked, or cannot be.
     Marked(usize, Uuid),
+    /// That hypervisor tells of something.
+    Happened(usize, Happening),
+    /// What that hypervisor shows of its guests' XML, in that reading.
+    Looked(usize, u64, Vec<Looked>),
     /// A power action has ended.
     Ended(Order, Carried),
     /// Serve this configuration from now on.
@@ -186,6 +194,12 @@ impl Handle {
     /// Serves another configuration in place of the one that is served. What is the same in both is not touched.
     pub fn reload(&self, config: Config) {
         self.tell(Note::Reload(Box::new(config)));
+    }
+
+    /// What that hypervisor tells.
+    fn watches(&self, hypervisor: usize) -> Tell {
+        let handle = self.clone();
+        Arc::new(move |what| handle.tell(Note::Happened(hypervisor, what)))
     }
 
     fn tell(&self, note: Note) {
@@ -260,13 +274,18 @@ impl Bridge {
         let instance = u64::from_le_bytes(*random.0.first_chunk().unwrap_or(&[0; 8]));
         let fixed = Fixed::of(&config);
         let wires = Wires::of(&config, instance);
+        let handle = Handle { sender, waker };
+        let uris = config.hypervisors.iter().map(|hypervisor| hypervisor.uri.clone());
+        let named: Vec<_> = uris.zip(sources.iter().cloned()).collect();
+        let watches = sources.iter().enumerate().map(|(at, source)| source.watch(handle.watches(at))).collect();
+        let discovery = Discovery::start(config.discover, &named, watches).map_err(CannotStart::System)?;
         let hypervisors = config.hypervisors.into_iter().zip(sources).collect();
         let fleet = Fleet::start(hypervisors, config.time_to_act).map_err(CannotStart::System)?;
         let policy = Policy::new(config.groups, config.classic_virtio);
         let roster = Roster::new(policy.members().chain(config.channels.iter().filter_map(ChannelSpec::guest)));
         let mut bridge = Bridge {
             poll,
-            handle: Handle { sender, waker },
+            handle,
             notes,
             wires,
             channels: config.channels.into_iter().map(Channel::new).collect(),
@@ -277,6 +296,7 @@ impl Bridge {
             buffer: Box::new([0; 4096]),
             roster,
             fleet,
+            discovery,
             fixed,
             policy,
             memories: HashMap::new(),
@@ -323,7 +343,7 @@ impl Bridge {
         self.at(now.plus(HOUSEKEEPING), Timer::Housekeeping);
         self.at(now.plus(REFRESH), Timer::Refresh);
         tracing::info!(channels = self.channels.len(), "serving");
-        self.notifier.ready(&format!("serving; channels: {}", self.channels.len()));
+        self.notifier.ready(&self.status());
         let mut events = Events::with_capacity(256);
         while !self.has_stopped() {
             self.wait(&mut events)?;
@@ -379,6 +399,7 @@ impl Bridge {
                 Timer::Open(channel) => self.open_channel(channel),
                 Timer::Housekeeping => {
                     self.fleet.relieve(now);
+                    self.discover_on(now);
                     self.decide_unresolved();
                     self.conclude_late(now);
                     self.end_late_asks(now);
@@ -407,6 +428,8 @@ impl Bridge {
             Note::Said(ask, hypervisor, said) => self.said(ask, hypervisor, said),
             Note::Found(search, hypervisor, said) => self.found(search, hypervisor, said),
             Note::Marked(hypervisor, guest) => self.marked(hypervisor, guest),
+            Note::Happened(hypervisor, what) => self.happened(hypervisor, what),
+            Note::Looked(hypervisor, id, looked) => self.looked(hypervisor, id, looked),
             Note::Reload(config) => self.reload(*config),
             Note::Ended(order, carried) => self.ended(order, carried),
             Note::Snapshot(wanted) => self.show(wanted),

@@ -59,10 +59,19 @@ impl Bridge {
         self.fleet.distrust();
         self.ask_who_is_who();
         let (gone, new) = self.replace_channels(config.channels);
+        self.rediscover(config.discover);
         self.decide_waiting_anew();
-        let channels = self.channels.iter().filter(|channel| !channel.retired).count();
-        tracing::info!(gone, new, channels, "reloaded");
-        self.notifier.ready(&format!("serving; channels: {channels}"));
+        tracing::info!(gone, new, channels = self.channels_served(), "reloaded");
+        self.notifier.ready(&self.status());
+    }
+
+    fn channels_served(&self) -> usize {
+        self.channels.iter().filter(|channel| !channel.retired).count()
+    }
+
+    /// What the service manager shows.
+    pub(super) fn status(&self) -> String {
+        format!("serving; channels: {}", self.channels_served())
     }
 
     fn set_wires(&mut self, wires: Wires) {
@@ -78,7 +87,7 @@ impl Bridge {
         let mut gone = 0;
         for at in 0..self.channels.len() {
             let channel = &self.channels[at];
-            if channel.retired {
+            if channel.retired || channel.place.is_some() {
                 continue;
             }
             match specs.iter().position(|spec| *spec == channel.spec) {
@@ -86,21 +95,27 @@ impl Bridge {
                     specs.swap_remove(same);
                 }
                 None => {
-                    self.retire(at);
+                    self.retire(at, "the configuration does not have it any more");
                     gone += 1;
                 }
             }
         }
         let new = specs.len();
         for spec in specs {
-            let at = self.free_place();
-            match self.channels.get_mut(at) {
-                Some(place) => *place = Channel::new(spec),
-                None => self.channels.push(Channel::new(spec)),
-            }
+            let at = self.put_channel(Channel::new(spec));
             self.open_channel(at);
         }
         (gone, new)
+    }
+
+    /// Gives a channel its place.
+    pub(super) fn put_channel(&mut self, channel: Channel) -> usize {
+        let at = self.free_place();
+        match self.channels.get_mut(at) {
+            Some(place) => *place = channel,
+            None => self.channels.push(channel),
+        }
+        at
     }
 
     /// A place among the channels that nothing refers to any more, or a new one.

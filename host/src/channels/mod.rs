@@ -3,6 +3,7 @@
 //! A [`ChannelSpec`] is a named way in and stays; a [`Stream`] is one open connection of it and goes. Not here: what is
 //! said on them (the core's `Listener`), and when they are opened again (the bridge).
 
+mod found;
 mod peer;
 mod tcp;
 mod tty;
@@ -23,7 +24,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// `[[channel]]`.
+/// `[[channel]]`, or one that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChannelSpec {
     /// A guest's own: who asks is what the channel says.
@@ -43,6 +44,17 @@ pub struct GuestChannel {
     pub guest: Member,
     /// What the guest has at its end.
     pub port: PortType,
+    /// What is asked of its socket, where it was found; none: it is configured.
+    pub found: Option<Found>,
+}
+
+/// What is asked of the socket of a channel that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// It really lies below this folder.
+    pub directory: Option<PathBuf>,
+    /// It, and whoever listens there, belongs to one of these users, to root, or to this process's own.
+    pub owners: Vec<u32>,
 }
 
 /// A TCP port on which fence-virt's packets are answered.
@@ -65,11 +77,25 @@ impl ChannelSpec {
         }
     }
 
+    /// What is asked of its socket, where it was found.
+    pub const fn found(&self) -> Option<&Found> {
+        match self {
+            ChannelSpec::Guest(channel) => channel.found.as_ref(),
+            ChannelSpec::Keyed(_) => None,
+        }
+    }
+
     /// Opens it now, to be called or as a connection; or says why that cannot be done now.
     pub fn open(&self) -> io::Result<Opened> {
         match self {
             ChannelSpec::Guest(channel) => match channel.kind {
-                ChannelKind::Unix => unix::connect(&channel.path).map(|stream| Opened::Stream(Stream::Unix(stream))),
+                ChannelKind::Unix => {
+                    let stream = match &channel.found {
+                        None => unix::connect(&channel.path),
+                        Some(found) => found::connect(&channel.path, found),
+                    };
+                    stream.map(|stream| Opened::Stream(Stream::Unix(stream)))
+                }
                 ChannelKind::Tty(params) => {
                     Tty::open(&channel.path, params).map(|tty| Opened::Stream(Stream::Tty(tty)))
                 }

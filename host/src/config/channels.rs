@@ -214,7 +214,7 @@ impl Check<'_> {
                 return None;
             }
         };
-        Some(GuestChannel { kind: kind?, path: PathBuf::from(path.get_ref()), guest: guest?, port })
+        Some(GuestChannel { kind: kind?, path: PathBuf::from(path.get_ref()), guest: guest?, port, found: None })
     }
 
     fn kind(&mut self, channel: &schema::Channel, kind: &str) -> Option<ChannelKind> {

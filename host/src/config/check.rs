@@ -55,8 +55,12 @@ pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>
         1..=600,
         (classic::TIME_TO_ACT_MS / 1000).cast_signed(),
     );
-    if file.channel.is_empty() {
-        check.error("no [[channel]]: this configuration serves nobody. Add one for each guest that is to fence others");
+    let discover = check.discover(&file.discover);
+    if file.channel.is_empty() && !discover.is_on() {
+        check.error(
+            "no [[channel]], and none are looked for (discover.virtio_name = \"\"): this configuration serves nobody. Add \
+             one for each guest that is to fence others, or remove that line",
+        );
     }
     let absolute = |path: Option<&Spanned<String>>, default: &str| {
         path.map_or_else(|| PathBuf::from(default), |path| PathBuf::from(path.get_ref()))
@@ -64,6 +68,7 @@ pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>
     let config = Config {
         hypervisors,
         channels,
+        discover,
         groups,
         classic_virtio: file.wire.classic_virtio,
         keyless: file.wire.keyless,
@@ -254,9 +259,6 @@ impl Check<'_> {
 
     /// Known keys of parts that are not built. What would be less safe than it looks is an error.
     fn not_built_yet(&mut self, file: &File) {
-        if let Some(discover) = &file.discover {
-            self.warn_at(discover, "[discover] does nothing in this version: name each channel under [[channel]]");
-        }
         let control = &file.control;
         for (path, key) in [
             (&file.records.path, "records.path"),

@@ -5,19 +5,19 @@
 
 mod channels;
 mod check;
+mod discover;
 mod schema;
 
 pub(crate) use check::SOCKET_PATH_MAX;
 
 use crate::channels::ChannelSpec;
+use crate::discover::{Rules, VIRTIO_NAME};
 use crate::enrolled::Enrolled;
 use crate::policy::Group;
 use fencewire_core::Millis;
 use std::fmt;
 use std::path::{Path, PathBuf};
-
-/// What the virtio port is called in a guest, unless the configuration says otherwise.
-pub const VIRTIO_NAME: &str = "org.fencewire.fence.0";
+use toml::Spanned;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct Config {
     pub hypervisors: Vec<HypervisorConfig>,
     /// The channels, in the file's order.
     pub channels: Vec<ChannelSpec>,
+    /// `[discover]`: which channels are found besides.
+    pub discover: Rules,
     /// Who may fence whom.
     pub groups: Vec<Group>,
     /// `[wire] classic_virtio`: whether power may be changed over the classic wire on a virtio port.
@@ -170,8 +172,7 @@ pub fn virtio_name(file: &Path) -> Result<String, String> {
     let text =
         std::fs::read_to_string(file).map_err(|why| format!("cannot be read ({why}): name a file with --config"))?;
     let parsed = toml::from_str::<schema::File>(&text).map_err(|why| why.message().to_owned())?;
-    let given = parsed.discover.and_then(|discover| discover.into_inner().virtio_name);
-    let name = given.unwrap_or_else(|| VIRTIO_NAME.to_owned());
+    let name = parsed.discover.virtio_name.map_or_else(|| VIRTIO_NAME.to_owned(), Spanned::into_inner);
     if name.is_empty() || name.chars().any(|letter| letter.is_control() || letter == '/') {
         return Err(format!("discover.virtio_name = {name:?}: no port has such a name; give one like {VIRTIO_NAME:?}"));
     }

@@ -13,7 +13,8 @@ pub(super) struct File {
     pub(super) channel: Vec<Spanned<Channel>>,
     #[serde(default)]
     pub(super) group: Vec<Spanned<Group>>,
-    pub(super) discover: Option<Spanned<Discover>>,
+    #[serde(default)]
+    pub(super) discover: Discover,
     #[serde(default)]
     pub(super) wire: Wire,
     #[serde(default)]
@@ -58,12 +59,12 @@ pub(super) struct Group {
     pub(super) classic: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "discovery is not built yet; the keys are known, so that a typing error in one is found")]
 pub(super) struct Discover {
-    pub(super) virtio_name: Option<String>,
-    directory: Option<String>,
+    pub(super) virtio_name: Option<Spanned<String>>,
+    pub(super) directory: Option<Spanned<String>>,
+    pub(super) owners: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -90,6 +90,28 @@ fn what_is_given_is_taken() {
 }
 
 #[test]
+fn channels_are_looked_for_unless_the_file_says_otherwise() {
+    let without = GOOD.join("\n").replace("[[channel]]\nkind = \"tty\"\npath = \"/dev/null\"\nguest = \"vm1\"", "");
+    let (found, findings) = said_of(&without);
+    let found = found.unwrap_or_else(|| panic!("{findings:?}"));
+    assert_eq!(
+        (found.discover.virtio_name.as_deref(), &found.discover.directory),
+        (Some("org.fencewire.fence.0"), &None)
+    );
+    let (none, findings) = said_of(&format!("{without}\n[discover]\nvirtio_name = \"\""));
+    assert!(
+        none.is_none() && findings.iter().any(|finding| finding.text.contains("none are looked for")),
+        "{findings:?}"
+    );
+    let rules =
+        config(14, "[discover]\nvirtio_name = \"a.0\"\ndirectory = \"/etc\"\nowners = [\"7\", \"root\"]").discover;
+    assert_eq!((rules.virtio_name.as_deref(), rules.directory.as_deref()), (Some("a.0"), Some(Path::new("/etc"))));
+    assert_eq!(rules.owners, [7, 0]);
+    assert!(config(14, "[discover]\nvirtio_name = \"\"\ndirectory = \"/etc\"").discover.is_on());
+    assert!(!config(14, "[discover]\nvirtio_name = \"\"\ndirectory = \"\"").discover.is_on());
+}
+
+#[test]
 fn a_group_has_the_wire_of_its_own_or_that_of_all() {
     for (of_all, own, expected) in
         [("true", "", true), ("true", "classic = false", false), ("false", "classic = true", true)]
@@ -169,6 +191,13 @@ const ERRORS: &[(usize, &str, usize, &str)] = &[
     (12, "[records]\npath = \"/dev\"", 13, "is a folder"),
     (13, "[control]\njournal = \"journal\"", 14, "must begin with"),
     (13, "[control]\njournal = \"/proc/version\"", 14, "is no folder"),
+    (14, "[discover]\ndirectory = \"run\"", 15, "must begin with"),
+    (14, "[discover]\ndirectory = \"/run/../etc\"", 15, "have no \"..\""),
+    (14, "[discover]\ndirectory = \"/\"", 15, "not be \"/\" itself"),
+    (14, "[discover]\ndirectory = \"/etc/passwd\"", 15, "is no folder"),
+    (14, "[discover]\nvirtio_name = \"a\\nb\"", 15, "is no channel's name"),
+    (14, "[discover]\nowners = [\"root\", \"nobody-at-all\"]", 15, "no user \"nobody-at-all\""),
+    (14, "[discover]\nname = \"a\"", 15, "unknown field `name`"),
     (14, "[metrics]", 14, "unknown field `metrics`"),
     (14, "= 1", 14, ""),
 ];
@@ -246,7 +275,7 @@ const WARNINGS: &[(usize, &str, usize, &str)] = &[
     (8, "guest = \"vm3\"", 5, "is in no group"),
     (11, "members = [\"vm1\"]", 10, "fewer than two members"),
     (11, "members = [\"vm1\", \"xabbax\"]", 11, "cannot carry"),
-    (14, "[discover]", 14, "does nothing in this version"),
+    (14, "[discover]\ndirectory = \"/run/not-there\"", 15, "when it comes"),
 ];
 
 #[test]
@@ -275,7 +304,7 @@ fn all_errors_are_said_at_once_in_the_order_of_the_lines() {
 fn an_empty_file_serves_nobody_and_says_what_it_lacks() {
     let (config, findings) = said_of("");
     assert!(config.is_none());
-    for lacks in ["[[hypervisor]]", "[[channel]]", "[[group]]"] {
+    for lacks in ["[[hypervisor]]", "[[group]]"] {
         assert!(findings.iter().any(|finding| finding.text.contains(lacks)), "{lacks}");
     }
 }

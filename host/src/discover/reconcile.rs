@@ -54,6 +54,8 @@ pub struct Wanted {
     pub refused: BTreeSet<String>,
     /// What is served in another way.
     pub remarks: BTreeSet<String>,
+    /// Guests that have a socket in common. One of them may run no more.
+    pub doubtful: BTreeSet<Where>,
 }
 
 /// What is to be served of what these guests have. `configured`: the real paths of the configuration's own channels.
@@ -86,6 +88,7 @@ pub fn wanted<'a>(
         let owners: BTreeMap<Uuid, String> = claims.iter().map(|(guest, _)| (guest.at.1, who(guest))).collect();
         if owners.len() > 1 {
             wanted.refused.insert(shared(path, &owners));
+            wanted.doubtful.extend(claims.iter().map(|(guest, _)| guest.at));
             continue;
         }
         let is_confined = claims.iter().all(|(_, port)| !port.is_named);

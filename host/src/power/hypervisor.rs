@@ -12,6 +12,31 @@ use std::sync::Arc;
 pub trait Source: Send + Sync {
     /// A connection, for one thread at a time unless the hypervisor's state lives in the connection.
     fn connect(&self) -> Result<Arc<dyn Hypervisor>, HypervisorError>;
+
+    /// Tells of what happens there as it happens, until what is returned is dropped. None: it tells nothing, and has to be
+    /// asked every so often. To be called before anything is connected; does not block.
+    fn watch(&self, _tell: Tell) -> Option<Watch> {
+        None
+    }
+}
+
+/// Whom a hypervisor tells what happens. Called from its own thread, and returns at once.
+pub type Tell = Arc<dyn Fn(Happening) + Send + Sync>;
+
+/// Keeps a hypervisor telling.
+pub type Watch = Box<dyn Send>;
+
+/// What happens on a hypervisor. It may be told late, and some of it never: it is a reason to look, and nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happening {
+    /// It can be asked: for the first time, or again. What has happened meanwhile was not told.
+    Returned,
+    /// A guest runs, for the first time or anew.
+    Started(Uuid),
+    /// A guest has stopped, or has got or lost a device.
+    Changed(Uuid),
+    /// There is a guest that was not there before, or one less, or one has another name.
+    Defined(Uuid),
 }
 
 /// One connection to a hypervisor.

@@ -66,6 +66,7 @@ fn a_socket_of_two_guests_is_served_for_neither_and_both_are_named() {
     let wanted = of(&[(A, &a), (B, &b)], &[]);
     assert_eq!(paths(&wanted), ["/a"]);
     let line = wanted.refused.first().unwrap();
+    assert_eq!(wanted.doubtful, BTreeSet::from([(0, A), (0, B)]));
     assert!(line.contains(&format!("a ({A}), b\\n ({B})")) && line.contains("/same"), "{line}");
     // By whatever way they come there.
     let linked = Port { source: Source::Listens { path: "/link/same".into(), real: "/same".into() }, ..named("") };
