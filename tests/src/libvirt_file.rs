@@ -78,6 +78,13 @@ impl Guest {
         self.device("serial", path, &format!("<target port='{port}'/>"))
     }
 
+    /// Adds devices as they are written in XML.
+    #[must_use]
+    pub fn devices(mut self, xml: &str) -> Self {
+        self.devices += xml;
+        self
+    }
+
     fn device(mut self, kind: &str, path: &Path, target: &str) -> Self {
         let path = escaped(path.to_str().expect("a test's paths are UTF-8"));
         writeln!(self.devices, "      <{kind} type='unix'><source mode='bind' path='{path}'/>{target}</{kind}>")

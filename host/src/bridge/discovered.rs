@@ -383,6 +383,12 @@ impl Bridge {
         self.look_at(at.0, at.1);
     }
 
+    /// Whose channel that is, for people, where it was found: its name as it is now, and the UUID that it is bound to.
+    pub(super) fn found_name(&self, channel: usize) -> Option<String> {
+        let (_, guest) = self.channels[channel].place?;
+        self.roster.name(guest).map(|name| reconcile::shown(name, guest))
+    }
+
     /// Other rules in place of those that were. What is to be served by both is not touched.
     pub(super) fn rediscover(&mut self, rules: Rules) {
         let discovery = &mut self.discovery;

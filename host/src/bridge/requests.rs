@@ -384,7 +384,7 @@ impl Bridge {
             time: Record::now(),
             channel: channel.name.clone(),
             requester: match (channel.spec.guest(), ask.from) {
-                (Some(guest), _) => guest.to_string(),
+                (Some(guest), _) => self.found_name(ask.channel).unwrap_or_else(|| guest.to_string()),
                 (None, Some(from)) => format!("holder of its key at {from}"),
                 (None, None) => "holder of its key".to_owned(),
             },

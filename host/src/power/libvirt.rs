@@ -4,8 +4,9 @@
 //! must not stand in another's way. The exception is libvirt's test driver, whose guests live in the connection.
 
 use super::Order;
-use super::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting, Source, State};
+use super::hypervisor::{Guest, Hypervisor, HypervisorError, Sighting, Source, State, Tell, Watch};
 use super::incarnation::{self, Incarnation};
+use crate::discover::events;
 use fencewire_core::Uuid;
 use std::sync::{Arc, Mutex, PoisonError};
 use virt::connect::Connect;
@@ -15,10 +16,10 @@ use virt::error::{Error, ErrorNumber};
 use virt::sys;
 
 /// Opens connections to one libvirt URI.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LibvirtSource {
     uri: String,
-    shared: Option<Mutex<Option<Arc<Libvirt>>>>,
+    shared: Option<Arc<Mutex<Option<Arc<Libvirt>>>>>,
 }
 
 impl LibvirtSource {
@@ -27,7 +28,7 @@ impl LibvirtSource {
         // Errors are returned by each call; without this, libvirt prints them to standard error as well.
         virt::error::clear_error_callback();
         let lives_in_connection = uri.starts_with("test:");
-        LibvirtSource { uri: uri.to_owned(), shared: lives_in_connection.then(Mutex::default) }
+        LibvirtSource { uri: uri.to_owned(), shared: lives_in_connection.then(Arc::default) }
     }
 
     fn open(&self) -> Result<Arc<Libvirt>, HypervisorError> {
@@ -36,12 +37,11 @@ impl LibvirtSource {
             Err(why) => Err(HypervisorError::Unreachable(format!("{}: {}", self.uri, why.message()))),
         }
     }
-}
 
-impl Source for LibvirtSource {
-    fn connect(&self) -> Result<Arc<dyn Hypervisor>, HypervisorError> {
+    /// A connection of one's own, or the one that there is where the guests live in it.
+    fn libvirt(&self) -> Result<Arc<Libvirt>, HypervisorError> {
         let Some(shared) = &self.shared else {
-            return Ok(self.open()?);
+            return self.open();
         };
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = &*shared {
@@ -50,6 +50,21 @@ impl Source for LibvirtSource {
         let open = self.open()?;
         *shared = Some(open.clone());
         Ok(open)
+    }
+}
+
+impl Source for LibvirtSource {
+    fn connect(&self) -> Result<Arc<dyn Hypervisor>, HypervisorError> {
+        Ok(self.libvirt()?)
+    }
+
+    fn watch(&self, tell: Tell) -> Option<Watch> {
+        let source = self.clone();
+        let open = move || match source.libvirt() {
+            Ok(open) => Ok(open as Arc<dyn events::Connection>),
+            Err(why) => Err(why.to_string()),
+        };
+        events::watch(Box::new(open), tell)
     }
 }
 
@@ -64,6 +79,13 @@ struct Libvirt {
 impl Libvirt {
     fn domain(&self, guest: Uuid) -> Result<Domain, HypervisorError> {
         self.connect.lookup_domain_by_uuid_string(&guest.to_string()).map_err(|why| error(&why))
+    }
+}
+
+impl events::Connection for Libvirt {
+    fn handle(&self) -> sys::virConnectPtr {
+        // SAFETY: it is closed when this is dropped, and not before.
+        unsafe { self.connect.as_ptr() }
     }
 }
 

@@ -27,6 +27,7 @@ pub struct Setup {
     hypervisor: String,
     wire: String,
     control: Option<PathBuf>,
+    discover: String,
     file_limit: Option<u32>,
     environment: Vec<(String, String)>,
 }
@@ -47,6 +48,7 @@ impl Setup {
             hypervisor: String::new(),
             wire: String::new(),
             control: None,
+            discover: String::new(),
             file_limit: None,
             environment: Vec::new(),
         }
@@ -104,6 +106,13 @@ impl Setup {
     #[must_use]
     pub fn wire(mut self, line: &str) -> Self {
         push_line(&mut self.wire, line);
+        self
+    }
+
+    /// Adds a line to `[discover]`.
+    #[must_use]
+    pub fn discover(mut self, line: &str) -> Self {
+        push_line(&mut self.discover, line);
         self
     }
 
@@ -228,7 +237,7 @@ impl Setup {
     }
 
     fn configuration(&self, uri: &str) -> String {
-        let Self { folder, channels, groups, hypervisor, wire, .. } = self;
+        let Self { folder, channels, groups, hypervisor, wire, discover, .. } = self;
         let folder = folder.path().to_str().expect("a test's paths are UTF-8");
         let control = self.control.clone().unwrap_or_else(|| self.folder.path().join("control.sock"));
         let mut hypervisors = String::new();
@@ -240,6 +249,8 @@ impl Setup {
 [wire]
 classic = true
 {wire}
+[discover]
+{discover}
 [records]
 path = {records}
 

@@ -106,6 +106,15 @@ impl Machine {
         self
     }
 
+    /// Gives it a virtio-serial port that it knows as `target`, on a unix socket for which libvirt chooses the path.
+    #[must_use]
+    pub fn channel_anywhere(mut self, target: &str) -> Self {
+        let target = escaped(target);
+        writeln!(self.devices, "    <channel type='unix'><target type='virtio' name='{target}'/></channel>")
+            .expect("a String takes everything");
+        self
+    }
+
     fn device(mut self, kind: &str, path: &Path, target: &str) -> Self {
         let path = escaped(path.to_str().expect("a test's paths are UTF-8"));
         writeln!(self.devices, "    <{kind} type='unix'><source mode='bind' path='{path}'/>{target}</{kind}>")

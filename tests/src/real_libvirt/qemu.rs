@@ -71,6 +71,15 @@ impl Qemu {
         readable(&self.pidfd, time)
     }
 
+    /// Kills it (SIGKILL), as nothing but a fault of its own would end it.
+    ///
+    /// # Panics
+    /// When it does not end.
+    #[track_caller]
+    pub fn crash(&self) {
+        self.end(Signal::KILL);
+    }
+
     /// Ends it by that signal.
     ///
     /// # Panics
