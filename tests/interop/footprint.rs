@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use fencewire_tests::fence_virtd::FenceVirtd;
-use fencewire_tests::fence_virtd_tcp::FenceVirtdTcp;
+use fencewire_tests::fence_virtd::tcp::ByTcp;
 use fencewire_tests::libvirt_file::Guest;
 use fencewire_tests::process::{DEADLINE, Process, ours, program, run, wait_until};
 
@@ -117,7 +117,7 @@ fn system_calls() {
     let socket = daemon.socket_path("vm1").to_owned();
     let by_socket = calls(&log, Command::new(ours("fence_wire")).arg("-D").arg(socket).args(STATUS));
 
-    let daemon = FenceVirtdTcp::start(guests());
+    let daemon = ByTcp::start(guests(), "sha256", "sha256");
     let by_tcp = calls(&log, Command::new(ours("fence_wire")).args(daemon.options()).args(STATUS));
 
     assert!(by_socket <= CALLS_BY_SOCKET && by_tcp <= CALLS_BY_TCP, "{by_socket} by a socket, {by_tcp} by TCP");

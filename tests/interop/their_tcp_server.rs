@@ -4,7 +4,7 @@ use std::fs;
 use std::net::Ipv6Addr;
 use std::process::Command;
 
-use fencewire_tests::fence_virtd_tcp::FenceVirtdTcp;
+use fencewire_tests::fence_virtd::tcp::ByTcp;
 use fencewire_tests::libvirt_file::{Guest, State, uuid_of};
 use fencewire_tests::process::{DEADLINE, Finished, ours, run, run_with_input};
 
@@ -19,13 +19,13 @@ fn guests() -> [Guest; 3] {
 }
 
 #[track_caller]
-fn agent(daemon: &FenceVirtdTcp, arguments: &[&str]) -> Finished {
+fn agent(daemon: &ByTcp, arguments: &[&str]) -> Finished {
     run(Command::new(ours("fence_wire")).args(daemon.options()).args(arguments), DEADLINE)
 }
 
 /// What their own client says of a guest's power.
 #[track_caller]
-fn theirs(daemon: &FenceVirtdTcp, guest: &str) -> &'static str {
+fn theirs(daemon: &ByTcp, guest: &str) -> &'static str {
     match daemon.fence_virt(&["-o", "status", "-H", guest]).code {
         Some(0) => "on",
         Some(2) => "off",
@@ -35,7 +35,7 @@ fn theirs(daemon: &FenceVirtdTcp, guest: &str) -> &'static str {
 
 /// Everything that our agent asks of a server by which it is answered, and what their client then sees of vm2.
 #[track_caller]
-fn does_everything(daemon: &FenceVirtdTcp, hashes: &[&str]) {
+fn does_everything(daemon: &ByTcp, hashes: &[&str]) {
     let uuid = uuid_of("vm2");
     let shouted = uuid.to_uppercase();
     for (arguments, expected, vm2) in [
@@ -62,19 +62,19 @@ fn does_everything(daemon: &FenceVirtdTcp, hashes: &[&str]) {
 
 #[test]
 fn their_tcp_server_does_what_our_agent_asks() {
-    does_everything(&FenceVirtdTcp::start(guests()), &[]);
+    does_everything(&ByTcp::start(guests(), "sha256", "sha256"), &[]);
 }
 
 #[test]
 fn their_tcp_server_does_so_by_ipv6() {
-    let daemon = FenceVirtdTcp::setup().guests(guests()).address(Ipv6Addr::LOCALHOST).start();
+    let daemon = ByTcp::at(Ipv6Addr::LOCALHOST.into(), guests());
     does_everything(&daemon, &["-c", "sha512"]);
 }
 
 /// As Pacemaker calls it.
 #[test]
 fn their_tcp_server_does_what_our_agent_is_told_on_standard_input() {
-    let daemon = FenceVirtdTcp::start(guests());
+    let daemon = ByTcp::start(guests(), "sha256", "sha256");
     for (lines, expected, vm2) in [
         ("action=monitor", DONE, "on"),
         ("action=off\nport=vm2\n", DONE, "off"),
@@ -95,7 +95,7 @@ fn hashes_of_their_tcp_server_and_of_our_agent() {
     const ORDER: [&str; 4] = ["none", "sha1", "sha256", "sha512"];
     let strength = |hash| ORDER.iter().position(|known| *known == hash);
     for minimum in ORDER {
-        let daemon = FenceVirtdTcp::setup().guests(guests()).minimum(minimum).start();
+        let daemon = ByTcp::start(guests(), minimum, minimum);
         for (hash, auth) in
             [("sha256", "sha256"), ("sha512", "sha256"), ("sha256", "sha512"), ("sha512", "sha512"), ("none", "none")]
         {
@@ -125,10 +125,10 @@ fn hashes_of_their_tcp_server_and_of_our_agent() {
 
 #[test]
 fn another_key_than_their_tcp_servers() {
-    let daemon = FenceVirtdTcp::start(guests());
+    let daemon = ByTcp::start(guests(), "sha256", "sha256");
     let folder = tempfile::tempdir().expect("a private folder");
     let other = folder.path().join("key");
-    let key = fs::read(daemon.key_file()).expect("its key");
+    let key = fs::read(daemon.channel().key_file()).expect("its key");
     for content in [&b"another key"[..], &[&key[..], b"\n"].concat(), &key[..key.len() - 1]] {
         fs::write(&other, content).expect("a key file");
         for question in [&["-o", "monitor"][..], &["-o", "off", "-n", "vm2"], &["-o", "list"]] {
@@ -144,7 +144,7 @@ fn another_key_than_their_tcp_servers() {
 #[test]
 fn the_list_of_their_tcp_server() {
     let paused = Guest::new("paused").state(State::Paused);
-    let daemon = FenceVirtdTcp::start(guests().into_iter().chain([paused]));
+    let daemon = ByTcp::start(guests().into_iter().chain([paused]), "sha256", "sha256");
     let [list, states] = ["list", "list-status"].map(|action| agent(&daemon, &["-o", action]));
     assert_eq!((list.code, list.stderr.as_str(), states.code, states.stderr.as_str()), (Some(0), "", Some(0), ""));
     for (name, power) in [("vm1", "on"), ("vm2", "on"), ("vm3", "off"), ("paused", "unknown")] {
@@ -158,14 +158,15 @@ fn the_list_of_their_tcp_server() {
 
 #[test]
 fn a_long_list_of_their_tcp_server() {
-    let daemon = FenceVirtdTcp::start((0..1_000).map(|nth| Guest::new(&format!("vm{nth}")).state(State::Shutoff)));
+    let daemon =
+        ByTcp::start((0..1_000).map(|nth| Guest::new(&format!("vm{nth}")).state(State::Shutoff)), "sha256", "sha256");
     let list = agent(&daemon, &["-o", "list"]);
     assert_eq!((list.code, list.stderr.as_str(), list.stdout.lines().count()), (Some(0), "", 1_000));
 }
 
 #[test]
 fn their_tcp_server_knows_no_such_guest() {
-    let daemon = FenceVirtdTcp::start(guests());
+    let daemon = ByTcp::start(guests(), "sha256", "sha256");
     let status = agent(&daemon, &["-o", "status", "-n", "nobody"]);
     assert_eq!((status.code, status.stdout.as_str()), OFF);
     for action in ["off", "on", "reboot"] {
@@ -175,7 +176,7 @@ fn their_tcp_server_knows_no_such_guest() {
 
 #[test]
 fn their_tcp_server_is_gone() {
-    let mut daemon = FenceVirtdTcp::start(guests());
+    let mut daemon = ByTcp::start(guests(), "sha256", "sha256");
     daemon.process().stop(DEADLINE);
     for arguments in [&["-o", "monitor"][..], &["-o", "off", "-n", "vm2"]] {
         let finished = agent(&daemon, arguments);
@@ -187,7 +188,7 @@ fn their_tcp_server_is_gone() {
 /// What theirs does with two ways, a name and a key that is none, and what ours says.
 #[test]
 fn what_fence_virt_takes_or_leaves_and_ours_refuses() {
-    let daemon = FenceVirtdTcp::start(guests());
+    let daemon = ByTcp::start(guests(), "sha256", "sha256");
     // The last way that it knows of wins, without a word.
     assert_eq!(daemon.fence_virt(&["-D", "/dev/ttyS1", "-o", "monitor"]).code, Some(0));
     has_failed(&agent(&daemon, &["-D", "/dev/ttyS1", "-o", "monitor"]), "serial_device and ipaddr are two ways");
@@ -196,7 +197,7 @@ fn what_fence_virt_takes_or_leaves_and_ours_refuses() {
     assert!(theirs.code == Some(1) && theirs.stdout.contains("No such file or directory"), "{theirs:?}");
     has_failed(&agent(&daemon, &["-T", "localhost", "-o", "monitor"]), "ipaddr is 'localhost': give an IPv4 or IPv6");
     // It uses the first 4096 bytes, or prints its help.
-    let long = daemon.key_file().with_file_name("long");
+    let long = daemon.channel().key_file().with_file_name("long");
     fs::write(&long, [7; 5_000]).expect("a key file");
     has_failed(&agent(&daemon, &["-k", long.to_str().unwrap_or_default(), "-o", "monitor"]), "it is too long");
     // Whoever sets that gets no answer, and no word why.

@@ -8,7 +8,6 @@
 //! | [`caller`] | a caller of the packet wire, step by step |
 //! | [`tcp_channel`] | a TCP port that nobody else gets, and its key file |
 //! | [`fence_virtd`] | Debian's `fence_virtd` behind its serial listener, and behind its TCP listener beside ours |
-//! | [`fence_virtd_tcp`] | the same behind its TCP listener, for our agent |
 //! | [`fence_virt`] | Debian's `fence_virt`, on a pseudo-terminal whose other end is a unix socket, or by TCP |
 //! | [`daemon`] | the real `fencewired`, on libvirt's test driver |
 //! | [`node`] | a cluster node for Pacemaker's programs, in namespaces |
@@ -28,7 +27,6 @@ pub mod caller;
 pub mod daemon;
 pub mod fence_virt;
 pub mod fence_virtd;
-pub mod fence_virtd_tcp;
 pub mod guest;
 pub mod guest_channel;
 pub mod libvirt_file;

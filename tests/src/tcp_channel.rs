@@ -5,7 +5,7 @@
 //! port to nobody who asks for any, or who connects.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -36,19 +36,28 @@ pub struct Port {
 }
 
 impl Port {
-    /// One that was free.
+    /// One of 127.0.0.1 that was free.
     ///
     /// # Panics
     /// When there is none.
     pub fn new() -> Self {
+        Self::at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// One of that address, of the loopback, that was free.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn at(ip: IpAddr) -> Self {
         let kept = || -> rustix::io::Result<(OwnedFd, SocketAddr)> {
-            let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
             sockopt::set_socket_reuseaddr(&socket, true)?;
-            bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+            bind(&socket, &SocketAddr::new(ip, 0))?;
             let address = getsockname(&socket)?.try_into()?;
             Ok((socket, address))
         };
-        let (kept, address) = kept().expect("a free port of the loopback");
+        let (kept, address) = kept().unwrap_or_else(|why| panic!("no free port at {ip}: {why}"));
         Self { address, _kept: Arc::new(kept) }
     }
 
@@ -79,9 +88,17 @@ impl TcpChannel {
     /// # Panics
     /// When there is no port, or the file cannot be written.
     pub fn new(folder: &Path, key: &[u8]) -> Self {
+        Self::on(Port::new(), folder, key)
+    }
+
+    /// The same on that port.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn on(port: Port, folder: &Path, key: &[u8]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let key_file = folder.join(format!("{}.key", NEXT.fetch_add(1, Ordering::Relaxed)));
-        let channel = Self { port: Port::new(), key_file, terms: Terms::of(key) };
+        let channel = Self { port, key_file, terms: Terms::of(key) };
         channel.write_key(key);
         channel
     }

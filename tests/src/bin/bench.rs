@@ -7,7 +7,7 @@
 use fencewire_tests::daemon::Daemon;
 use fencewire_tests::fence_virt::{FenceVirt, by_tcp as by_tcp_to};
 use fencewire_tests::fence_virtd::FenceVirtd;
-use fencewire_tests::fence_virtd_tcp::FenceVirtdTcp;
+use fencewire_tests::fence_virtd::tcp::ByTcp;
 use fencewire_tests::guest_channel::{
     GuestChannel, OFF, ON, REBOOT, REPLY_LENGTH, REQUEST_LENGTH, STATUS, fresh_seqno, reply, request,
 };
@@ -158,7 +158,7 @@ fn sixteen() {
 /// `fence_virt -T` as a process, to either daemon.
 fn by_tcp() {
     let guests = || ["asker", "target"].map(Guest::new);
-    let theirs = FenceVirtdTcp::start(guests());
+    let theirs = ByTcp::start(guests(), "sha256", "sha256");
     let ours = Daemon::setup().known(guests()).group("all", &["asker", "target"], "").tcp("all", "").start();
     let port = ours.tcp(0);
     let mut rows = [("status", Times::default(), Times::default()), ("off", Times::default(), Times::default())];

@@ -2,8 +2,12 @@
 //!
 //! What was found by running 4.12.1:
 //!
-//! - The setting `auth` says with which hash requests must be signed at least. The setting `hash` says nothing, and
-//!   challenges are answered with SHA-256 whatever is set.
+//! - It takes no port 0. `family = "ipv6"` listens at `::1`, and at no address of IPv4.
+//! - The setting `auth` says with which hash requests must be signed at least; `hash` says so where `auth` does not.
+//!   Challenges are answered with SHA-256 whatever is set, also with `auth = "none"`: no conversation without a key comes
+//!   about, and its own client cannot do it either.
+//! - A request that is not signed as it wants is not answered: it closes the connection while the client's challenge is
+//!   still unread, which reaches the client as a reset.
 //! - One caller at a time. One who says nothing has 1 s, one who has sent a signed request has 10 s for each further step.
 //! - A packet that came in the last 10 s is answered by closing the connection; so is one whose signature is not good.
 //! - Of a key file, the first 4096 bytes are the key. It loses its group and world bits. One that cannot be read is no
@@ -11,15 +15,17 @@
 
 use std::env::consts::ARCH;
 use std::fs;
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::libvirt_file::{Guest, LibvirtFile};
-use crate::process::{DEADLINE, Process, program, wait_until};
-use crate::tcp_channel::{KEY, TcpChannel};
+use crate::process::{DEADLINE, Finished, Process, program, run, wait_until};
+use crate::tcp_channel::{KEY, Port, TcpChannel};
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A running `fence_virtd` that is called by TCP; killed when dropped.
 #[derive(Debug)]
@@ -46,7 +52,16 @@ impl ByTcp {
     /// When it does not come up.
     #[track_caller]
     pub fn with_key(guests: impl IntoIterator<Item = Guest>, key: &[u8], hash: &str, auth: &str) -> Self {
-        Self::prepared(guests, hash, auth, |channel| channel.write_key(key))
+        Self::prepared(guests, HERE, hash, auth, |channel| channel.write_key(key))
+    }
+
+    /// With the usual key at this address of the loopback.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[track_caller]
+    pub fn at(ip: IpAddr, guests: impl IntoIterator<Item = Guest>) -> Self {
+        Self::prepared(guests, ip, "sha256", "sha256", |_| {})
     }
 
     /// The same with a key file that nobody can read: a folder.
@@ -55,7 +70,7 @@ impl ByTcp {
     /// When it does not come up.
     #[track_caller]
     pub fn with_unreadable_key(guests: impl IntoIterator<Item = Guest>, hash: &str, auth: &str) -> Self {
-        Self::prepared(guests, hash, auth, |channel| {
+        Self::prepared(guests, HERE, hash, auth, |channel| {
             fs::remove_file(channel.key_file()).expect("a file that can be removed");
             fs::create_dir(channel.key_file()).expect("a folder");
             fs::set_permissions(channel.key_file(), fs::Permissions::from_mode(0o600)).expect("permissions");
@@ -65,6 +80,7 @@ impl ByTcp {
     #[track_caller]
     fn prepared(
         guests: impl IntoIterator<Item = Guest>,
+        ip: IpAddr,
         hash: &str,
         auth: &str,
         prepare: impl FnOnce(&TcpChannel),
@@ -72,11 +88,11 @@ impl ByTcp {
         let binary = program("fence_virtd");
         let folder = tempfile::tempdir().expect("a private folder");
         let at = |name: &str| folder.path().join(name);
-        let channel = TcpChannel::new(folder.path(), &KEY);
+        let channel = TcpChannel::on(Port::at(ip), folder.path(), &KEY);
         prepare(&channel);
         let uri = LibvirtFile::new(at("guests.xml")).guests(guests).write();
         let (key_file, address) = (channel.key_file().display(), channel.address());
-        let (ip, port) = (address.ip(), address.port());
+        let (family, port) = (if ip.is_ipv4() { "ipv4" } else { "ipv6" }, address.port());
         let configuration = format!(
             "fence_virtd {{
 \tlistener = \"tcp\";
@@ -88,6 +104,7 @@ listeners {{
 \t\tkey_file = \"{key_file}\";
 \t\thash = \"{hash}\";
 \t\tauth = \"{auth}\";
+\t\tfamily = \"{family}\";
 \t\taddress = \"{ip}\";
 \t\tport = \"{port}\";
 \t}}
@@ -115,6 +132,29 @@ backends {{
     /// Its port and key.
     pub fn channel(&self) -> &TcpChannel {
         &self.channel
+    }
+
+    /// The options by which fence_virt, or our agent, gets there.
+    pub fn options(&self) -> [String; 6] {
+        let (address, key) = (self.channel.address(), self.channel.key_file().display().to_string());
+        ["-T".into(), address.ip().to_string(), "-p".into(), address.port().to_string(), "-k".into(), key]
+    }
+
+    /// The same, as lines on standard input.
+    pub fn lines(&self) -> String {
+        let (address, key) = (self.channel.address(), self.channel.key_file().display());
+        format!("ipaddr={}\nipport={}\nkey_file={key}\n", address.ip(), address.port())
+    }
+
+    /// Runs `fence_virt` with these further arguments, in a way that the daemon takes whatever its minimum is.
+    ///
+    /// # Panics
+    /// When it takes longer than it would by itself.
+    #[track_caller]
+    pub fn fence_virt(&self, arguments: &[&str]) -> Finished {
+        let mut command = Command::new(program("fence_virt"));
+        command.args(self.options()).args(["-c", "sha512"]).args(arguments);
+        run(&mut command, DEADLINE * 2)
     }
 
     /// The daemon itself.
