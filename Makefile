@@ -50,7 +50,7 @@ probe := tests/bare-metal/probe/Cargo.toml
 fuzz := tests/fuzz/Cargo.toml
 
 .PHONY: help deps packages tools build guest-image install install-host install-agent uninstall
-.PHONY: lint test test-guests bare-metal fuzz mutants bench demo demo-guests clean
+.PHONY: lint test test-guests bare-metal fuzz mutants instructions bench demo demo-guests clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -114,6 +114,9 @@ mutants: ## break the core in hundreds of ways and see that its tests notice; ov
 	@cargo mutants --version >/dev/null 2>&1 || \
 		{ echo 'mutants: needs cargo-mutants: cargo install cargo-mutants --locked --version 27.1.0' >&2; exit 1; }
 	cargo mutants --package fencewire-core --output $(target)
+
+instructions: ## count the instructions of a request, at either end, over each wire; needs valgrind
+	@tests/instructions
 
 bench: build ## measure, beside what it replaces
 	cargo build --release -p fencewire-tests --bins
