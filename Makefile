@@ -50,7 +50,7 @@ probe := tests/bare-metal/probe/Cargo.toml
 fuzz := tests/fuzz/Cargo.toml
 
 .PHONY: help deps packages tools build guest-image install install-host install-agent uninstall
-.PHONY: lint test test-guests bare-metal fuzz mutants instructions bench demo demo-guests clean
+.PHONY: lint test test-guests bare-metal stack fuzz mutants instructions bench demo demo-guests clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -93,7 +93,7 @@ lint: packages tools ## format, clippy, documentation, licences
 	cargo fmt --check --manifest-path $(fuzz)
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(small_hashes) cargo clippy $(agent) --bin fence_wire -- -D warnings
-	cargo clippy --release --manifest-path $(probe) --target-dir $(target)/bare-metal -- -D warnings
+	cargo clippy --release --manifest-path $(probe) --bins --examples --target-dir $(target)/bare-metal -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --workspace
 	cargo deny check licenses bans sources
 
@@ -106,6 +106,9 @@ test-guests: packages build guest-image ## of the suite, only what is proved wit
 
 bare-metal: ## the core on microcontrollers, proved free of panics by the linker
 	@tests/bare-metal/check
+
+stack: ## how much stack each entry point of the core takes on microcontrollers
+	@tests/bare-metal/stack
 
 fuzz: ## look for inputs that break a promise of the core; TIME=60 seconds for each of ten targets
 	@tests/fuzz/run $(or $(TIME),60)
