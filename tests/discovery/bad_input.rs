@@ -153,8 +153,8 @@ fn a_socket_of_somebody_else_is_not_trusted() {
     for (path, what) in
         paths.iter().zip(["belongs to user 12345", "is a symbolic link", "is not a socket", "No such file"])
     {
-        let named = format!("the channel cannot be opened; trying again until it can channel=\"{}\"", path.display());
-        expect_once(&daemon, &mut good, &[&named, what]);
+        let line = format!("the channel cannot be opened; trying again until it can channel=\"{}\"", path.display());
+        expect_once(&daemon, &mut good, &[&line, what]);
     }
     chown(theirs.path(), Some(0), None).expect("root may");
     connected(&mut theirs);
