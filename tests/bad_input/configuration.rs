@@ -231,7 +231,12 @@ fn no_group_at_all() {
 #[test]
 fn no_channel() {
     let channel = "[[channel]]\nkind = \"unix\"\npath = \"FOLDER/guest.sock\"\nguest = \"test\"\n";
-    File::with(channel, "").is_refused(&[": error: no [[channel]]: this configuration serves nobody. Add one"]);
+    File::with(channel, "[discover]\nvirtio_name = \"\"\n")
+        .is_refused(&[": error: no [[channel]], and none are looked for (discover.virtio_name = \"\"): this"]);
+    let far = "[[hypervisor]]\nuri = \"test+ssh://host/default\"\n[[group]]\nname = \"a\"\nmembers = [\"b\", \"c\"]\n";
+    File::new(format!("{far}[wire]\nclassic = true\n")).is_refused(&[
+        ": error: no [[channel]], and no [[hypervisor]] of this host, whose guests' channels are found: this",
+    ]);
 }
 
 #[test]
@@ -343,8 +348,7 @@ fn a_file_that_is_a_folder() {
 
 #[test]
 fn a_file_with_nothing_in_it() {
-    let says =
-        [": error: no [[hypervisor]]: add one", ": error: no [[group]]: nobody", ": error: no [[channel]]: this"];
+    let says = [": error: no [[hypervisor]]: add one", ": error: no [[group]]: nobody"];
     File::new("").is_refused(&says);
     File::new("\n# nothing\n\n").is_refused(&says);
     let checked = check(Path::new("/dev/null"));

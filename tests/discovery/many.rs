@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use fencewire_tests::process::{DEADLINE, Process};
+use fencewire_tests::process::{DEADLINE, Process, wait_until};
 use fencewire_tests::real_libvirt::{Host, Machine};
 
 use crate::common::{NAME, connections, finds, wait_served};
@@ -35,7 +35,8 @@ fn guests_that_are_started_all_at_once_are_all_served() {
     );
     assert!(sockets.iter().all(|socket| connections(socket) == 1));
     daemon.stop();
-    assert!(sockets.iter().all(|socket| connections(socket) == 0));
+    // Each QEMU has to notice.
+    wait_until(DEADLINE, "all to be let go", || sockets.iter().all(|socket| connections(socket) == 0).then_some(()));
     // A bridge that comes while libvirtd is away, and all there is to find when that comes back.
     host.kill();
     let daemon = finds(&host, &members).start();

@@ -32,8 +32,11 @@ const YOUNG: Millis = Millis(5_000);
 /// XML is read once more.
 const STALE: Millis = Millis(1_000);
 
-/// Between two times at which all that is known is gone through, while more is being read.
+/// Between two times at which all that is known is gone through, while more is being read, or where there are many guests.
 const PAUSE: Millis = Millis(100);
+
+/// Many guests: to go through them takes about a millisecond.
+const MANY: usize = 500;
 
 /// How often a hypervisor is asked who its guests are because of what happens there, at most.
 const LIST_PAUSE: Millis = Millis(250);
@@ -51,6 +54,8 @@ pub(super) struct Discovery {
     /// When all was gone through last; and whether there is reason to do so again.
     reconciled: Millis,
     is_due: bool,
+    /// The real paths of the configuration's own channels, as they were then.
+    configured: Option<(Millis, Arc<BTreeSet<PathBuf>>)>,
     next_go: u64,
 }
 
@@ -62,6 +67,8 @@ struct Node {
     /// Keeps it telling.
     _watch: Option<Watch>,
     live: BTreeMap<Uuid, Known>,
+    /// When those guests were started, as far as that was seen and is not long ago.
+    started: BTreeMap<Uuid, Millis>,
     /// Whose XML is to be read.
     queue: BTreeSet<Uuid>,
     going: Option<Go>,
@@ -83,16 +90,8 @@ struct Go {
 /// What is known of a guest that runs.
 struct Known {
     live: Live,
-    /// When it was started, where it was seen to be.
-    started: Option<Millis>,
     /// When its XML was read: before that moment nothing of this was so for certain.
     read: Millis,
-}
-
-impl Known {
-    fn is_young(&self, now: Millis) -> bool {
-        self.started.is_some_and(|started| now.since(started) < YOUNG)
-    }
 }
 
 /// What came of reading a guest's XML. None: it does not run.
@@ -118,6 +117,7 @@ impl Discovery {
                 pool: Pool::start("discover", source.clone(), 1)?,
                 _watch: watch,
                 live: BTreeMap::new(),
+                started: BTreeMap::new(),
                 queue: BTreeSet::new(),
                 going: None,
                 swept: None,
@@ -133,6 +133,7 @@ impl Discovery {
             doubtful: BTreeSet::new(),
             reconciled: Millis(0),
             is_due: false,
+            configured: None,
             next_go: 0,
         })
     }
@@ -147,10 +148,14 @@ impl Discovery {
             it.live.iter().map(move |(uuid, known)| reconcile::Guest {
                 at: (node, *uuid),
                 live: &known.live,
-                is_young: known.is_young(now),
+                is_young: it.started.get(uuid).is_some_and(|started| now.since(*started) < YOUNG),
             })
         });
         reconcile::wanted(guests, configured, &self.rules)
+    }
+
+    fn has_many(&self) -> bool {
+        self.nodes.iter().map(|node| node.live.len()).sum::<usize>() >= MANY
     }
 
     fn live(&self, at: Where) -> Option<&Known> {
@@ -166,9 +171,7 @@ impl Bridge {
         match what {
             Happening::Returned => (node.swept, node.lists) = (None, true),
             Happening::Started(guest) => {
-                if let Some(known) = node.live.get_mut(&guest) {
-                    known.started = Some(clock::now());
-                }
+                node.started.insert(guest, clock::now());
                 // Who is not known yet is on the next list, and marked then.
                 node.lists |= !self.fleet.has(at, guest);
                 if self.policy.has(guest) {
@@ -257,8 +260,8 @@ impl Bridge {
         node.is_settled |= node.queue.is_empty() && node.swept.is_some();
         self.discovery.is_due = true;
         self.go(at);
-        let is_reading = self.discovery.nodes[at].going.is_some();
-        if !is_reading || clock::now().since(self.discovery.reconciled) >= PAUSE {
+        let has_more = self.discovery.nodes[at].going.is_some() || self.discovery.has_many();
+        if !has_more || clock::now().since(self.discovery.reconciled) >= PAUSE {
             self.reconcile();
         }
     }
@@ -268,10 +271,10 @@ impl Bridge {
         for at in 0..self.discovery.nodes.len() {
             let node = &mut self.discovery.nodes[at];
             node.pool.relieve(now);
-            // Once more after that, so that it is said what they lack.
-            let is_young = |known: &Known| known.is_young(now) || known.is_young(Millis(now.0.saturating_sub(1_000)));
-            let incomplete = node.live.iter().filter(|(_, known)| known.live.is_incomplete() && is_young(known));
-            let incomplete: Vec<Uuid> = incomplete.map(|(guest, _)| *guest).collect();
+            // A little longer, so that it is said what they lack.
+            node.started.retain(|_, started| now.since(*started) < YOUNG.plus(Millis(1_000)));
+            let is_incomplete = |guest: &&Uuid| node.live.get(*guest).is_some_and(|known| known.live.is_incomplete());
+            let incomplete: Vec<Uuid> = node.started.keys().filter(is_incomplete).copied().collect();
             node.queue.extend(incomplete);
             self.go(at);
             self.list_if_due(at);
@@ -311,13 +314,21 @@ impl Bridge {
         self.discovery.reconciled = clock::now();
     }
 
-    fn configured_paths(&self) -> BTreeSet<PathBuf> {
+    fn configured_paths(&mut self) -> Arc<BTreeSet<PathBuf>> {
+        let now = clock::now();
+        if let Some((since, paths)) = &self.discovery.configured
+            && now.since(*since) < LOOK_AROUND
+        {
+            return paths.clone();
+        }
         let own = self.channels.iter().filter(|channel| !channel.retired && channel.spec.found().is_none());
         let paths = own.filter_map(|channel| match &channel.spec {
             ChannelSpec::Guest(own) => Some([own.path.clone(), discover::real_path(&own.path)]),
             ChannelSpec::Keyed(_) => None,
         });
-        paths.flatten().collect()
+        let paths: Arc<BTreeSet<PathBuf>> = Arc::new(paths.flatten().collect());
+        self.discovery.configured = Some((now, paths.clone()));
+        paths
     }
 
     /// Each thing once, and again when it has been otherwise.
@@ -410,17 +421,20 @@ impl Bridge {
             }
         }
         self.discovery.said.clear();
+        self.discovery.configured = None;
         self.reconcile();
     }
 }
 
 impl Node {
     fn learn(&mut self, guest: Uuid, live: Result<Option<Live>, HypervisorError>, read: Millis) {
-        let known = self.live.get(&guest);
-        let started = known.map_or_else(|| self.is_settled.then(clock::now), |known| known.started);
+        let is_known = self.live.contains_key(&guest);
         match live {
             Ok(Some(live)) => {
-                self.live.insert(guest, Known { live, started, read });
+                if self.is_settled && !is_known {
+                    self.started.entry(guest).or_insert_with(clock::now);
+                }
+                self.live.insert(guest, Known { live, read });
             }
             Ok(None) => {
                 self.live.remove(&guest);
@@ -430,9 +444,9 @@ impl Node {
                 (self.swept, self.lists) = (None, true);
                 tracing::debug!(uri = self.uri, %guest, why, "its XML cannot be had");
             }
-            Err(why) if known.is_none() => {
+            Err(why) if !is_known => {
                 let live = Live { name: guest.to_string(), ports: Err(why.to_string()) };
-                self.live.insert(guest, Known { live, started, read });
+                self.live.insert(guest, Known { live, read });
             }
             Err(why) => tracing::debug!(uri = self.uri, %guest, %why, "its XML cannot be had"),
         }

@@ -5,6 +5,7 @@
 
 use super::schema::{self, File};
 use super::{Config, Finding, HypervisorConfig, RecordsConfig};
+use crate::discover::{Rules, is_local};
 use crate::enrolled::Enrolled;
 use crate::guests::Member;
 use crate::policy::{Actions, Group};
@@ -56,11 +57,8 @@ pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>
         (classic::TIME_TO_ACT_MS / 1000).cast_signed(),
     );
     let discover = check.discover(&file.discover);
-    if file.channel.is_empty() && !discover.is_on() {
-        check.error(
-            "no [[channel]], and none are looked for (discover.virtio_name = \"\"): this configuration serves nobody. Add \
-             one for each guest that is to fence others, or remove that line",
-        );
+    if file.channel.is_empty() {
+        check.no_channel(&discover, &hypervisors);
     }
     let absolute = |path: Option<&Spanned<String>>, default: &str| {
         path.map_or_else(|| PathBuf::from(default), |path| PathBuf::from(path.get_ref()))
@@ -255,6 +253,20 @@ impl Check<'_> {
         if wire.classic_virtio && !wire.classic {
             self.error("wire.classic_virtio = true without wire.classic = true: set both, or neither");
         }
+    }
+
+    /// There is no channel in the file: nobody is served where none are found either.
+    fn no_channel(&mut self, discover: &Rules, hypervisors: &[HypervisorConfig]) {
+        let why = if !discover.is_on() {
+            "none are looked for (discover.virtio_name = \"\")"
+        } else if !hypervisors.is_empty() && !hypervisors.iter().any(|hypervisor| is_local(&hypervisor.uri)) {
+            "no [[hypervisor]] of this host, whose guests' channels are found"
+        } else {
+            return;
+        };
+        self.error(&format!(
+            "no [[channel]], and {why}: this configuration serves nobody. Add one for each guest that is to fence others"
+        ));
     }
 
     /// Known keys of parts that are not built. What would be less safe than it looks is an error.
