@@ -1,12 +1,13 @@
 //! libvirt's events: what happens to its guests, told as it happens.
 //!
-//! Two kinds of thread. One for the process, "libvirt-events", turns libvirt's event loop and never blocks elsewhere. And one
+//! Two kinds of thread. One for the process, "libvirt-events", turns the event loop ([`super::turn`]) and never blocks elsewhere. And one
 //! for each hypervisor, "events", has a connection for nothing but this: it opens it, which may take for ever, and opens
 //! it again when it has broken. No call of a worker's ever waits for either.
 //!
 //! The crate `virt` has no registration of domain events: this is made of the plain bindings. Not here: what is done
 //! about an event, which is to look.
 
+use super::turn;
 use crate::power::hypervisor::{Happening, Tell, Watch};
 use fencewire_core::Uuid;
 use std::ffi::{c_char, c_int, c_void};
@@ -110,7 +111,7 @@ impl Watcher {
 
     /// Opens a connection and waits for its end. None: it could not be opened.
     fn tell_while_open(&self) -> Option<Order> {
-        let connection = match (self.open)() {
+        let connection = match turn::for_events(&self.open) {
             Ok(connection) => connection,
             Err(why) => {
                 // Whoever asks it something says so, too, and louder.
@@ -304,12 +305,7 @@ impl Turner {
         let (ended, has_ended) = mpsc::channel();
         let until = is_over.clone();
         let thread = thread::Builder::new().name("libvirt-events".to_owned()).spawn(move || {
-            while !until.load(Ordering::Acquire) {
-                // SAFETY: the implementation is registered, and this is the one thread that runs it.
-                if unsafe { sys::virEventRunDefaultImpl() } < 0 {
-                    thread::sleep(RETRY);
-                }
-            }
+            turn::turn(&until);
             drop(ended);
         });
         thread.ok().map(|_| Turner { users: 1, is_over, has_ended })
@@ -318,27 +314,19 @@ impl Turner {
     /// The program is about to end: libvirt does not bear that this thread runs meanwhile.
     fn stop(&self) {
         self.is_over.store(true, Ordering::Release);
-        // It sleeps until something is due.
-        // SAFETY: the callback does nothing with nothing.
-        let timer = unsafe { sys::virEventAddTimeout(0, Some(nothing), ptr::null_mut(), None) };
+        turn::wake();
         let _ = self.has_ended.recv_timeout(END_TIME);
-        if timer >= 0 {
-            // SAFETY: it is the one that was just made.
-            unsafe { sys::virEventRemoveTimeout(timer) };
-        }
     }
 }
 
-unsafe extern "C" fn nothing(_: c_int, _: *mut c_void) {}
-
-/// Registers libvirt's own event loop, once.
+/// Registers the event loop, once.
 fn is_registered() -> bool {
     static ONCE: Once = Once::new();
     static DONE: AtomicBool = AtomicBool::new(false);
     ONCE.call_once(|| {
-        // SAFETY: both may be called at any time; the second before any connection is opened, as our caller sees to.
-        let done = unsafe { sys::virInitialize() == 0 && sys::virEventRegisterDefaultImpl() == 0 };
-        DONE.store(done, Ordering::Release);
+        // SAFETY: it may be called at any time, and as often as one likes.
+        let is_ready = unsafe { sys::virInitialize() == 0 };
+        DONE.store(is_ready && turn::register(), Ordering::Release);
     });
     DONE.load(Ordering::Acquire)
 }

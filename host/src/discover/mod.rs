@@ -11,11 +11,13 @@
 //! | [`xml`] | what a guest's XML says of its serial ports and channels |
 //! | [`reconcile`] | from what all guests have to what is served, what is refused, and what changes |
 //! | [`events`] | libvirt's events: when to look |
+//! | `turn` | the event loop that these need |
 //!
 //! Not here: who asks for what when, which is the bridge's.
 
 pub mod events;
 pub mod reconcile;
+mod turn;
 pub mod xml;
 
 use crate::power::hypervisor::{Hypervisor, HypervisorError};
