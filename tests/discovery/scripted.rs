@@ -1,11 +1,13 @@
 //! The bridge on the programmable hypervisor: by reading again alone, and by events that come, come late, come wrongly or
 //! not at all.
 
+use std::thread;
 use std::time::Duration;
 
+use fencewire_core::listener::SETTLE;
 use fencewire_tests::bridge_bed::{BridgeBed, reconnect, settle};
 use fencewire_tests::daemon::ask;
-use fencewire_tests::guest_channel::{GuestChannel, IS_OFF, OFF, REBOOT, STATUS, SUCCESS};
+use fencewire_tests::guest_channel::{GuestChannel, IS_OFF, OFF, REBOOT, STATUS, SUCCESS, fresh_seqno, request};
 use fencewire_tests::process::DEADLINE;
 use fencewire_tests::scripted::{Call, ScriptedHypervisor};
 use fencewired::power::hypervisor::{Happening, State};
@@ -119,6 +121,29 @@ fn a_path_whose_guest_has_ended_is_not_connected_again() {
     assert!(!vm1.accept_within(NEVER));
     hypervisor.change("vm1", |guest| guest.state = State::Running);
     assert_eq!(hypervisor.guest("vm1").map(|guest| guest.state), Some(State::Running));
+}
+
+/// The socket is there long after its guest was looked at, and the hypervisor does not say whether that is still so: what
+/// comes on it may be anybody's, and does nothing.
+#[test]
+fn what_comes_before_it_is_known_who_it_is_does_nothing() {
+    let (hypervisor, mut vm1) = with_channel(&["vm1", "vm2"]);
+    hypervisor.tells_nothing();
+    vm1.vanish();
+    let _bed = start(&hypervisor);
+    hypervisor.wait_for(Call::Xml, "vm1", 1, DEADLINE);
+    // Older than a second is what is known of it then.
+    thread::sleep(Duration::from_millis(1_100));
+    let gate = hypervisor.hold_all(Call::Xml);
+    vm1.listen_again();
+    connected(&mut vm1);
+    thread::sleep(Duration::from_millis(SETTLE.0 + 50));
+    vm1.send(&request(OFF, b"vm2", fresh_seqno()));
+    vm1.expect_silence(NEVER);
+    gate.open();
+    settle([&mut vm1]);
+    assert_eq!(hypervisor.done_to("vm2"), []);
+    assert_eq!(ask(&mut vm1, OFF, "vm2"), SUCCESS);
 }
 
 /// The path goes from one guest to another: who asks there from then on is the other.

@@ -47,7 +47,8 @@ pub(super) struct Channel {
     pub(super) retired: bool,
     /// Whose it is, where it was found.
     pub(super) place: Option<Where>,
-    /// Since when it is not known whether it is still that guest's: it is not opened until it is.
+    /// Since when it is not known whether it is still that guest's: until it is, it is not opened, and what comes on it is
+    /// discarded.
     pub(super) doubted: Option<Millis>,
     refusals: (Millis, u32),
     pub(super) seen: Seen,
@@ -340,7 +341,8 @@ impl Bridge {
                     // may have been said already.
                     let drained = connection.stream.short_read_is_all() && !connection.ends && got < self.buffer.len();
                     read += got;
-                    let old = connection.old;
+                    // Whoever that is asks again when it is known who it is.
+                    let old = connection.old || self.channels[connection.channel].doubted.is_some();
                     connection.old &= !drained;
                     self.take(token, got, old);
                     if drained {

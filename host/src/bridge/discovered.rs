@@ -28,8 +28,7 @@ const PATIENCE: Millis = Millis(30_000);
 /// So long after its start a guest's XML may lack a socket; it is read again until then.
 const YOUNG: Millis = Millis(5_000);
 
-/// A connection that was made so long after its guest's XML was read may be to another guest, which has the path by now: the
-/// XML is read once more.
+/// A connection that was made so long after its guest's XML was read may be to another guest, which has the path by now.
 const STALE: Millis = Millis(1_000);
 
 /// Between two times at which all that is known is gone through, while more is being read, or where there are many guests.
@@ -373,15 +372,19 @@ impl Bridge {
             self.discovery.served.values().filter(is_certain).map(|(_, channel)| *channel).collect();
         for at in certain {
             self.channels[at].doubted = None;
-            self.open_later(at, now);
+            if self.channels[at].open == 0 {
+                self.open_later(at, now);
+            }
         }
     }
 
-    /// A connection of a channel was made. If it was found, and may lead to somebody else by now, that is looked into.
+    /// A connection of a channel was made. If it was found, and may lead to somebody else by now, that is looked into, and
+    /// what comes on it is discarded until then.
     pub(super) fn found_connected(&mut self, channel: usize) {
         let Some(at) = self.channels[channel].place else { return };
         let is_stale = |known: &Known| clock::now().since(known.read) >= STALE;
         if self.discovery.live(at).is_none_or(is_stale) {
+            self.channels[channel].doubted = Some(clock::now());
             self.look_at(at.0, at.1);
         }
     }
