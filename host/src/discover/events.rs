@@ -1,6 +1,6 @@
 //! libvirt's events: what happens to its guests, told as it happens.
 //!
-//! Two kinds of thread. One for the process, "libvirt-events", turns the event loop ([`super::turn`]) and never blocks elsewhere. And one
+//! Two kinds of thread. One for the process, "libvirt-events", turns the event loop (`turn`) and never blocks elsewhere. And one
 //! for each hypervisor, "events", has a connection for nothing but this: it opens it, which may take for ever, and opens
 //! it again when it has broken. No call of a worker's ever waits for either.
 //!
