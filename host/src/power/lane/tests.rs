@@ -22,8 +22,20 @@ struct Bench {
 impl Bench {
     /// Puts a request in, a millisecond after the last.
     fn put(&mut self, who: u32, requester: Uuid, action: PowerAction, target: Uuid) -> (Verdict<u32>, Vec<u32>) {
+        self.put_guarded(who, requester, action, target, None)
+    }
+
+    /// The same for a request that means that run of the target.
+    fn put_guarded(
+        &mut self,
+        who: u32,
+        requester: Uuid,
+        action: PowerAction,
+        target: Uuid,
+        guard: Option<Incarnation>,
+    ) -> (Verdict<u32>, Vec<u32>) {
         self.now += 1;
-        let order = order(requester, action, target, Millis(self.now));
+        let order = Order { guard, ..order(requester, action, target, Millis(self.now)) };
         let (verdict, silenced) = self.lanes.put(Waiting { order, received: Millis(self.now), who });
         (verdict, silenced.into_iter().map(|waiting| waiting.who).collect())
     }
@@ -91,6 +103,25 @@ fn a_request_for_the_same_joins_and_has_the_same_outcome() {
     let ended = bench.ends(order, seen);
     assert_eq!(decided(&ended), [(1, true), (2, true)]);
     assert!(ended.start.is_empty() && bench.lanes.is_empty());
+}
+
+#[test]
+fn a_request_that_means_another_run_has_it_done_for_itself() {
+    let [one, other] = [1, 2].map(|run| Some(Incarnation::from_bytes([run; 16])));
+    let mut bench = Bench::default();
+    let (Verdict::Start(order), _) = bench.put_guarded(1, A, OFF, TARGET, one) else { panic!("not started") };
+    for (who, requester, guard) in [(2, B, other), (3, C, None), (4, guest(0xd), other), (5, guest(0xe), one)] {
+        assert!(matches!(bench.put_guarded(who, requester, OFF, TARGET, guard).0, Verdict::Waits));
+    }
+    let seen = bench.off_now();
+    let mut ended = bench.ends(order, seen);
+    assert_eq!(decided(&ended), [(1, true), (5, true)], "who means the same run has joined, and nobody else");
+    assert_eq!((requesters(&ended.start), ended.start[0].guard), (vec![B], other));
+    bench.now += 1;
+    let seen = bench.off_now();
+    let ended = bench.ends(ended.start.remove(0), seen);
+    assert_eq!(decided(&ended), [(2, true), (4, true)], "who waits for the same joins when that begins");
+    assert_eq!(requesters(&ended.start), [C]);
 }
 
 #[test]
