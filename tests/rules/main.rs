@@ -10,6 +10,8 @@
 //! | `holders` | 2, 3 and 5 where who asks is who proves a key |
 //! | `shoot_out`, `lanes` | rules 2 to 4 where several fence at once |
 //!
+//! Which planted fault each of them notices: `FAULTS.md`.
+//!
 //! The first line of each test's doc names the rule and its cell. Where the sentence is "nothing happens", the test
 //! looks at what the hypervisor was *told*, not only at what was answered; and it looks after something else was asked
 //! and answered on the same way, so that what should not happen has had its chance.
