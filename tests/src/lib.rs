@@ -5,6 +5,7 @@
 //! | [`process`] | programs that are started, watched and always ended; waiting for a condition with a deadline |
 //! | [`libvirt_file`] | a file of guests for libvirt's own test driver |
 //! | [`guest_channel`] | the guest's side of a channel, byte by byte, and the classic serial frames built by hand |
+//! | [`native_guest`] | a guest that speaks our own wire, with the core's client |
 //! | [`caller`] | a caller of the packet wire, step by step |
 //! | [`tcp_channel`] | a TCP port that nobody else gets, and its key file |
 //! | [`fence_virtd`] | Debian's `fence_virtd` behind its serial listener, and behind its TCP listener beside ours |
@@ -30,6 +31,7 @@ pub mod fence_virtd;
 pub mod guest;
 pub mod guest_channel;
 pub mod libvirt_file;
+pub mod native_guest;
 pub mod node;
 pub mod process;
 pub mod real_libvirt;

@@ -4,7 +4,9 @@
 //! Debian's `fence_virtd` searches its memory of the last 10 s at each request, about 9 ns for each that is in it: a long
 //! loop would flatter us. So a round has few requests, and between rounds that memory passes.
 
-use fencewire_tests::daemon::Daemon;
+use fencewire_core::native::keys::{Keys, read_file};
+use fencewire_core::{Ask, Power, PowerAction, Reply, Target};
+use fencewire_tests::daemon::{Daemon, settle};
 use fencewire_tests::fence_virt::{FenceVirt, by_tcp as by_tcp_to};
 use fencewire_tests::fence_virtd::FenceVirtd;
 use fencewire_tests::fence_virtd::tcp::ByTcp;
@@ -12,8 +14,10 @@ use fencewire_tests::guest_channel::{
     GuestChannel, OFF, ON, REBOOT, REPLY_LENGTH, REQUEST_LENGTH, STATUS, fresh_seqno, reply, request,
 };
 use fencewire_tests::libvirt_file::Guest;
+use fencewire_tests::native_guest::ask_native;
 use fencewire_tests::process::{DEADLINE, Finished, Process, ours, program, run, wait_until};
 use fencewire_tests::real_libvirt::{Host, Machine};
+use rustix::process::Signal;
 use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -36,7 +40,11 @@ const THEIR_MEMORY: Duration = Duration::from_secs(11);
 
 fn main() {
     machine();
+    if std::env::args().nth(1).as_deref() == Some("wires") {
+        return wires();
+    }
     daemons();
+    wires();
     sixteen();
     by_tcp();
     real_guests();
@@ -116,6 +124,69 @@ fn daemons() {
             shown(our_p50),
             shown(our_p99)
         );
+    }
+    println!();
+}
+
+/// The same daemon by each of its wires, a guest for each: over our own every request has a handshake of its own, as when an
+/// agent is started for it.
+fn wires() {
+    let setup = Daemon::setup().served(["plain", "keyless", "keyed"].map(Guest::new)).known([Guest::new("target")]);
+    let setup = setup.group("all", &["plain", "keyless", "keyed", "target"], "");
+    let folder = setup.folder().to_owned();
+    let line = format!("master_key = \"{}\"", folder.join("master.key").display());
+    // To make a key, a file that names it is enough.
+    let stub = folder.join("stub.toml");
+    fs::write(&stub, format!("[wire]\n{line}\n")).expect("a file");
+    let fencewired = |arguments: &[&str]| {
+        let done = run(Command::new(ours("fencewired")).args(arguments).arg("--config").arg(&stub), DEADLINE);
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        done.stdout
+    };
+    fencewired(&["keygen"]);
+    let mut daemon = setup.wire(&line).wire("keyless = true").start();
+    let keyed = fencewired(&["enroll", Guest::new("keyed").uuid_text()]);
+    let keys = [Keys::keyless(), read_file(keyed.as_bytes()).expect("a key file")];
+    daemon.process().signal(Signal::HUP);
+    daemon.wait_for_log(" reloaded ");
+    let mut plain = daemon.channel("plain");
+    let native = ["keyless", "keyed"].map(|guest| daemon.channel(guest));
+    settle();
+    let target = || Target::parse(b"target").expect("a name");
+    let rows = [
+        ("status", STATUS, Ask::Status(target())),
+        ("off", OFF, Ask::Power(PowerAction::Off, target())),
+        ("on", ON, Ask::Power(PowerAction::On, target())),
+    ];
+    let mut times: [[Times; 3]; 3] = Default::default();
+    let mut ask = |row: usize, wire: usize| {
+        let (_, action, ask) = &rows[row];
+        match wire.checked_sub(1) {
+            None => times[row][wire].ask(&mut plain, *action, 1),
+            Some(wire) => {
+                let begun = Instant::now();
+                let reply = ask_native(&native[wire], &keys[wire], ask);
+                times[row][wire + 1].0.push(begun.elapsed());
+                assert!(matches!(reply, Reply::Done | Reply::Power(Power::On)), "{reply:?}");
+            }
+        }
+    };
+    for _ in 0..ROUNDS * POWERS {
+        for wire in 0..3 {
+            for _ in 0..STATUSES / POWERS {
+                ask(0, wire);
+            }
+            ask(1, wire);
+            ask(2, wire);
+        }
+    }
+    println!("fencewired by each of its wires, libvirt's test driver; {} turns.\n", ROUNDS * POWERS);
+    println!("| request | classic p50 | keyless p50 | keyed p50 | p99 | keyed to classic, p50 |");
+    println!("|---|---|---|---|---|---|");
+    for ((row, ..), [classic, keyless, keyed]) in rows.iter().zip(&mut times) {
+        let (classic, keyless, p50, p99) = (classic.at(0.5), keyless.at(0.5), keyed.at(0.5), keyed.at(0.99));
+        let ratio = p50.as_secs_f64() / classic.as_secs_f64();
+        println!("| {row} | {} | {} | {} | {} | {ratio:.2} |", shown(classic), shown(keyless), shown(p50), shown(p99));
     }
     println!();
 }
