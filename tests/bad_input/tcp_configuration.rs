@@ -34,6 +34,7 @@ group = "cluster"
 path = "FOLDER/records.jsonl"
 [control]
 journal = "FOLDER/journal"
+socket = "FOLDER/control.sock"
 "#;
 
 /// A configuration file in a folder of its own, with a good key beside it. It is only checked: the port is everybody's.

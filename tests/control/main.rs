@@ -4,15 +4,17 @@
 //! |---|---|
 //! | `attach` | a guest's virtio channel, added and removed by a real libvirt, with a real QEMU |
 //! | `attach_refused` | what cannot be done: each is told, and changes nothing |
+//! | `check` | folders that cannot be written, before anybody serves |
 //! | `status` | what a daemon says of itself, to whom, and where none says anything |
 //! | `snapshot` | the same of a bridge whose hypervisor misbehaves on purpose |
 //! | `callers` | callers of the control socket who do their worst |
 //!
-//! `status` needs root: it calls as other users.
+//! `check` and `status` need root: they are other users, too.
 
 mod attach;
 mod attach_refused;
 mod callers;
+mod check;
 mod snapshot;
 mod status;
 

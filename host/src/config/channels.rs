@@ -231,7 +231,17 @@ impl Check<'_> {
                     return Some(ChannelKind::UnixListen { mode: 0o600 });
                 };
                 match u32::from_str_radix(mode.get_ref(), 8) {
-                    Ok(bits) if bits <= 0o777 => Some(ChannelKind::UnixListen { mode: bits }),
+                    Ok(bits) if bits <= 0o777 => {
+                        if bits & 0o007 != 0 {
+                            let text = format!(
+                                "channel.mode = {:?}: everybody on this host may ask in the guest's name. Take the last \
+                                 digit's rights away, as in \"0660\"",
+                                mode.get_ref()
+                            );
+                            self.warn_at(mode, text);
+                        }
+                        Some(ChannelKind::UnixListen { mode: bits })
+                    }
                     _ => {
                         self.error_at(mode, format!("channel.mode = {:?}: must be like \"0660\"", mode.get_ref()));
                         None

@@ -14,9 +14,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 
-const RECORDS_PATH: &str = "/var/log/fencewire/records.jsonl";
-const JOURNAL_PATH: &str = "/run/fencewire/journal";
+pub(super) const RECORDS_PATH: &str = "/var/log/fencewire/records.jsonl";
+pub(super) const JOURNAL_PATH: &str = "/run/fencewire/journal";
 pub(super) const SOCKET_PATH: &str = "/run/fencewire/control.sock";
+
+/// How long our agent waits for a power action, unless it is told otherwise.
+const AGENT_TIME_S: i64 = 30;
 
 /// Bytes of a unix socket's path at most: `sun_path` has 108, the last of them a NUL.
 pub(crate) const SOCKET_PATH_MAX: usize = 107;
@@ -57,6 +60,7 @@ pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>
         (classic::TIME_TO_ACT_MS / 1000).cast_signed(),
     );
     let discover = check.discover(&file.discover);
+    check.times(file, &hypervisors, time_to_act);
     if file.channel.is_empty() {
         check.no_channel(&discover, &hypervisors);
     }
@@ -175,6 +179,15 @@ impl Check<'_> {
                     format!("group {name:?} has fewer than two members: nobody in it can fence another"),
                 );
             }
+            if group.actions.as_ref().is_some_and(Vec::is_empty) {
+                self.warn_at(
+                    &group.name,
+                    format!(
+                        "group {name:?} has actions = []: its members may do nothing to one another, not even ask for a \
+                         status. Leave actions out for all four"
+                    ),
+                );
+            }
             let mut members: Vec<Member> = Vec::new();
             for member in &group.members {
                 let Some(parsed) = self.member(member, "group.members") else {
@@ -267,6 +280,32 @@ impl Check<'_> {
         self.error(&format!(
             "no [[channel]], and {why}: this configuration serves nobody. Add one for each guest that is to fence others"
         ));
+    }
+
+    /// Who waits for whom: each has to give up before the one that waits for it.
+    fn times(&mut self, file: &File, hypervisors: &[HypervisorConfig], time_to_act: i64) {
+        for (hypervisor, given) in hypervisors.iter().zip(&file.hypervisor) {
+            let deadline = hypervisor.deadline.0;
+            if deadline < time_to_act.cast_unsigned() * 1_000 {
+                continue;
+            }
+            let text = format!(
+                "hypervisor.deadline_ms = {deadline} is not below wire.classic_timeout_s = {time_to_act}: it ends after \
+                 that time, whatever it says. Lower the first, or raise the second"
+            );
+            let given = given.get_ref().deadline_ms.as_ref().or(file.wire.classic_timeout_s.as_ref());
+            match given {
+                Some(given) => self.warn_at(given, text),
+                None => self.say(false, usize::MAX, text),
+            }
+        }
+        if let Some(given) = file.wire.classic_timeout_s.as_ref().filter(|_| time_to_act >= AGENT_TIME_S) {
+            let text = format!(
+                "wire.classic_timeout_s = {time_to_act} is not below the {AGENT_TIME_S} s that an agent waits for a power \
+                 action: it may happen when its agent has given up. Lower it, or raise every agent's timeout"
+            );
+            self.warn_at(given, text);
+        }
     }
 
     /// Known keys of parts that are not built. What would be less safe than it looks is an error.

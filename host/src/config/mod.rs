@@ -1,14 +1,16 @@
 //! The configuration: from a file's text to what the bridge may rely on.
 //!
 //! `schema` is the file as it is written; `check` turns it into a [`Config`] or says by line what is wrong. Nothing
-//! else reads the schema: who holds a `Config` holds a checked one.
+//! else reads the schema: who holds a `Config` holds a checked one. `folders` tries what only a running program needs.
 
 mod channels;
 mod check;
 mod discover;
+mod folders;
 mod schema;
 
 pub(crate) use check::SOCKET_PATH_MAX;
+pub use folders::try_folders;
 
 use crate::channels::ChannelSpec;
 use crate::discover::{Rules, VIRTIO_NAME};

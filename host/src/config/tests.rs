@@ -276,6 +276,16 @@ const WARNINGS: &[(usize, &str, usize, &str)] = &[
     (11, "members = [\"vm1\"]", 10, "fewer than two members"),
     (11, "members = [\"vm1\", \"xabbax\"]", 11, "cannot carry"),
     (14, "[discover]\ndirectory = \"/run/not-there\"", 15, "when it comes"),
+    (11, "members = [\"vm1\", \"vm2\"]\nactions = []", 10, "not even ask for a status"),
+    (
+        6,
+        "kind = \"unix-listen\"\nmode = \"0606\"\npath = \"/run/x\"\nguest = \"vm1\"\n[[channel]]\nkind = \"tty\"",
+        7,
+        "everybody on this host may ask",
+    ),
+    (2, "uri = \"qemu:///system\"\ndeadline_ms = 25000", 3, "not below wire.classic_timeout_s = 25"),
+    (4, "classic = true\nclassic_timeout_s = 20", 5, "hypervisor.deadline_ms = 20000 is not below"),
+    (4, "classic = true\nclassic_timeout_s = 30", 5, "not below the 30 s that an agent waits"),
 ];
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{guests_of, load};
 use fencewire_core::Uuid;
 use fencewired::channels::ChannelSpec;
-use fencewired::config::Config;
+use fencewired::config::{self, Config};
 use fencewired::discover::{self, Live, reconcile};
 use fencewired::guests::Member;
 use fencewired::power::hypervisor::{Guest, HypervisorError, Source as _};
@@ -15,6 +15,11 @@ use std::path::Path;
 pub(crate) fn check(file: &Path) -> Result<(), String> {
     let (config, findings) = load(file)?;
     print!("{findings}");
+    let tried = config::try_folders(file);
+    if tried.iter().any(|finding| finding.is_error) {
+        return Err(tried.to_string());
+    }
+    print!("{tried}");
     let shown = file.display();
     let guests: Result<Vec<Vec<Guest>>, HypervisorError> = config.hypervisors.iter().map(guests_of).collect();
     match guests {
