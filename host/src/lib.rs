@@ -19,7 +19,7 @@
 //! | [`bridge`] | the event loop that moves all this |
 //! | [`control`] | what an operator asks of it beside the configuration |
 //! | [`records`], [`journal`] | what is written down: for people, and for the next run |
-//! | [`notify`] | what the service manager is told |
+//! | [`notify`], [`log`] | what the service manager is told, and whoever reads standard error |
 //! | [`clock`], [`entropy`] | the time, and random bytes |
 
 pub mod bridge;
@@ -32,6 +32,7 @@ pub mod enrolled;
 pub mod entropy;
 pub mod guests;
 pub mod journal;
+pub mod log;
 pub mod notify;
 pub mod policy;
 pub mod power;

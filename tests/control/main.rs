@@ -7,6 +7,7 @@
 //! | `check` | folders that cannot be written, before anybody serves |
 //! | `status` | what a daemon says of itself, to whom, and where none says anything |
 //! | `snapshot` | the same of a bridge whose hypervisor misbehaves on purpose |
+//! | `log` | a daemon whose log nobody reads |
 //! | `callers` | callers of the control socket who do their worst |
 //!
 //! `check` and `status` need root: they are other users, too.
@@ -15,6 +16,7 @@ mod attach;
 mod attach_refused;
 mod callers;
 mod check;
+mod log;
 mod snapshot;
 mod status;
 

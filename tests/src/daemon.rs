@@ -54,16 +54,15 @@ pub fn settle() {
     thread::sleep(Duration::from_millis(listener::SETTLE.0 + 1));
 }
 
-fn start(config: &Path, file_limit: Option<u32>, environment: &[(String, String)]) -> Process {
+fn start(config: &Path, file_limit: Option<u32>, log: Option<&Path>, environment: &[(String, String)]) -> Process {
     let program = ours("fencewired");
-    let mut command = match file_limit {
-        None => Command::new(program),
-        Some(limit) => {
-            let mut shell = Command::new("sh");
-            shell.arg("-c").arg(format!("ulimit -Sn {limit} && exec \"$0\" \"$@\"")).arg(program);
-            shell
-        }
+    let limit = file_limit.map(|limit| format!("ulimit -Sn {limit} && ")).unwrap_or_default();
+    let mut command = Command::new("sh");
+    match log {
+        None => command.arg("-c").arg(format!("{limit}exec \"$0\" \"$@\"")),
+        Some(path) => command.env("LOG", path).arg("-c").arg(format!("{limit}exec \"$0\" \"$@\" 2>>\"$LOG\"")),
     };
+    command.arg(program);
     // What a service manager told us is not for it.
     for name in ["FENCEWIRED_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
         command.env_remove(name);
@@ -82,6 +81,7 @@ pub struct Daemon {
     tcp: Vec<TcpChannel>,
     pumps: Vec<Pump>,
     file_limit: Option<u32>,
+    log: Option<PathBuf>,
     environment: Vec<(String, String)>,
     folder: TempDir,
 }
@@ -279,7 +279,7 @@ impl Daemon {
     #[track_caller]
     pub fn start_again(&mut self) {
         self.process.kill();
-        self.process = start(&self.config(), self.file_limit, &self.environment);
+        self.process = start(&self.config(), self.file_limit, self.log.as_deref(), &self.environment);
         self.connect();
     }
 

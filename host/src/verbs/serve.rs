@@ -4,6 +4,7 @@ use super::load;
 use fencewired::bridge::{Bridge, Handle};
 use fencewired::config::{self, HypervisorConfig};
 use fencewired::control::socket::Control;
+use fencewired::log;
 use fencewired::notify::Notifier;
 use fencewired::power::hypervisor::Source;
 use fencewired::power::libvirt::LibvirtSource;
@@ -24,7 +25,8 @@ pub(crate) fn serve(file: &Path) -> Result<(), String> {
     let level: LevelFilter = wanted
         .parse()
         .map_err(|_| format!("fencewired: {LOG}={wanted} is no level: give error, warn, info or debug\n"))?;
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+    // To the very end: it is the last thing to go.
+    let _log = log::start(level).map_err(|why| format!("fencewired: no thread could be started: {why}\n"))?;
     for finding in findings.iter() {
         tracing::warn!(file = %file.display(), line = finding.line, "{}", finding.text);
     }

@@ -28,6 +28,7 @@ pub struct Setup {
     wire: String,
     control: Option<PathBuf>,
     discover: String,
+    log: Option<PathBuf>,
     file_limit: Option<u32>,
     environment: Vec<(String, String)>,
 }
@@ -49,6 +50,7 @@ impl Setup {
             wire: String::new(),
             control: None,
             discover: String::new(),
+            log: None,
             file_limit: None,
             environment: Vec::new(),
         }
@@ -174,6 +176,13 @@ impl Setup {
         self
     }
 
+    /// Has it log to that file or pipe. The bed does not see its log then.
+    #[must_use]
+    pub fn log_to(mut self, path: &Path) -> Self {
+        self.log = Some(path.to_owned());
+        self
+    }
+
     /// Starts the daemon with this soft limit of open files.
     #[must_use]
     pub fn file_limit(mut self, limit: u32) -> Self {
@@ -231,9 +240,9 @@ impl Setup {
             push_group(&mut self.groups, "everybody", everybody, "");
         }
         fs::write(at("fencewired.toml"), self.configuration(&uri)).expect("a configuration file");
-        let process = start(&at("fencewired.toml"), self.file_limit, &self.environment);
-        let Self { served, tcp, file_limit, environment, folder, .. } = self;
-        Daemon { process, channels, served, tcp, pumps: Vec::new(), file_limit, environment, folder }
+        let process = start(&at("fencewired.toml"), self.file_limit, self.log.as_deref(), &self.environment);
+        let Self { served, tcp, file_limit, log, environment, folder, .. } = self;
+        Daemon { process, channels, served, tcp, pumps: Vec::new(), file_limit, log, environment, folder }
     }
 
     fn configuration(&self, uri: &str) -> String {
