@@ -50,7 +50,7 @@ probe := tests/bare-metal/probe/Cargo.toml
 fuzz := tests/fuzz/Cargo.toml
 
 .PHONY: help deps packages tools build guest-image install install-host install-agent uninstall
-.PHONY: lint test test-guests bare-metal stack fuzz mutants instructions bench demo demo-guests clean
+.PHONY: lint test test-guests bare-metal stack fuzz mutants instructions bench bench-guests demo demo-guests clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -124,6 +124,10 @@ instructions: ## count the instructions of a request, at either end, over each w
 bench: build ## measure, beside what it replaces
 	cargo build --release -p fencewire-tests --bins
 	TMPDIR=$(or $(wildcard /dev/shm),/tmp) cargo run --release -p fencewire-tests --bin bench
+
+bench-guests: packages build guest-image ## the same as a process in a real guest sees it
+	cargo build --release -q -p fencewire-tests --bins
+	cargo run --release -q -p fencewire-tests --bin bench_guests
 
 demo: build ## one guest fences another, on this machine, without a hypervisor
 	cargo run --release -q -p fencewire-tests --bin demo

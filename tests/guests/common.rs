@@ -1,5 +1,7 @@
 //! What these tests share: a guest that asks, by every way that it has, and whom it asks about.
 
+use std::fmt::Write as _;
+
 use fencewire_tests::daemon::{Daemon, Setup};
 use fencewire_tests::guest::{Begun, Guest, SERIAL};
 use fencewire_tests::process::Finished;
@@ -15,9 +17,11 @@ pub(crate) const TARGET: &str = "target";
 pub(crate) enum Way {
     VirtioClassic,
     SerialClassic,
+    VirtioNative,
+    SerialNative,
 }
 
-pub(crate) const WAYS: [Way; 2] = [Way::VirtioClassic, Way::SerialClassic];
+pub(crate) const WAYS: [Way; 4] = [Way::VirtioClassic, Way::SerialClassic, Way::VirtioNative, Way::SerialNative];
 
 impl Way {
     /// Our agent, told to go that way. The virtio port it has to find.
@@ -25,17 +29,37 @@ impl Way {
         match self {
             Way::VirtioClassic => "fence_wire -W classic",
             Way::SerialClassic => "fence_wire -W classic -D /dev/ttyS1",
+            Way::VirtioNative => "fence_wire -W native",
+            Way::SerialNative => "fence_wire -W native -D /dev/ttyS1",
         }
     }
 
     pub(crate) fn is_virtio(self) -> bool {
-        matches!(self, Way::VirtioClassic)
+        matches!(self, Way::VirtioClassic | Way::VirtioNative)
+    }
+
+    pub(crate) fn is_native(self) -> bool {
+        matches!(self, Way::VirtioNative | Way::SerialNative)
     }
 
     /// The device in that guest.
     pub(crate) fn device(self, guest: &Guest) -> String {
         if self.is_virtio() { virtio_device(guest) } else { SERIAL.to_owned() }
     }
+}
+
+/// What writes these bytes to a device as they are, in the guest's shell.
+pub(crate) fn writing(bytes: &[u8], device: &str) -> String {
+    let mut octal = String::new();
+    for byte in bytes {
+        write!(octal, "\\{byte:03o}").expect("a String takes everything");
+    }
+    format!("printf '{octal}' >{device}")
+}
+
+/// A tty as it is otherwise changes bytes, and echoes them.
+pub(crate) fn make_raw(guest: &Guest) {
+    guest.done(&format!("stty -F {SERIAL} raw -echo"));
 }
 
 /// What the virtio port of ours is called in `/dev`.

@@ -12,7 +12,6 @@
 //! | drops what was said before a close | `a_bridge_that_is_stopped_says_first_what_came_of_it` |
 //! | is flooded by its guest | `a_guest_that_floods_stops_no_other` |
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use fencewire_tests::guest::{Guest, SERIAL};
@@ -22,21 +21,7 @@ use fencewire_tests::real_libvirt::{Host, Machine};
 use rustix::process::Signal;
 use std::os::unix::net::UnixStream;
 
-use crate::common::{ASKER, Bed, TARGET, WAYS, setup, virtio_device, wait_connected};
-
-/// What writes these bytes to a device as they are, in the guest's shell.
-fn writing(bytes: &[u8], device: &str) -> String {
-    let mut octal = String::new();
-    for byte in bytes {
-        write!(octal, "\\{byte:03o}").expect("a String takes everything");
-    }
-    format!("printf '{octal}' >{device}")
-}
-
-/// A tty as it is otherwise changes bytes, and echoes them.
-fn make_raw(guest: &Guest) {
-    guest.done(&format!("stty -F {SERIAL} raw -echo"));
-}
+use crate::common::{ASKER, Bed, TARGET, WAYS, Way, make_raw, setup, virtio_device, wait_connected, writing};
 
 fn off() -> [u8; REQUEST_LENGTH] {
     request(OFF, TARGET.as_bytes(), fresh_seqno())
@@ -73,6 +58,9 @@ fn what_was_written_before_the_bridge_came_fences_nobody() {
     daemon.stop_and_expect_no_act();
 }
 
+/// Of fence-virt's wire, and then a whole one of either. Its last four bytes are a number that says nothing of what is asked,
+/// and the one before them a zero that a name need not have; ours begin with a zero. So with ours behind it a frame without
+/// those five is as good as whole, and is none here.
 #[test]
 fn half_a_frame_hides_no_request() {
     let bed = Bed::start();
@@ -80,7 +68,8 @@ fn half_a_frame_hides_no_request() {
     make_raw(&bed.asker);
     for way in WAYS {
         let device = way.device(&bed.asker);
-        for length in [1, 4, 5, 9, 40, REQUEST_LENGTH - 1] {
+        let most = if way.is_native() { REQUEST_LENGTH - 6 } else { REQUEST_LENGTH - 1 };
+        for length in [1, 4, 5, 9, 40, most] {
             bed.asker.done(&writing(&off()[..length], &device));
             let done = bed.ask(way, "-o status -n target -t 4");
             assert_eq!(done.code, Some(0), "{way:?}, after {length} bytes: {done:?}\n{}", bed.daemon.log());
@@ -147,7 +136,7 @@ fn an_answer_for_a_dead_guest_is_none_for_the_rebooted_one() {
         next.hang();
         let done = bed.ask(way, "-o off -n target -t 15");
         assert_eq!((done.code, next.lives()), (Some(1), true), "{way:?}: {done:?}\n{}", bed.daemon.log());
-        assert!(done.stderr.contains("did not confirm"), "{way:?}: {done:?}\n{}", bed.daemon.log());
+        assert!(done.stderr.contains("the bridge did not"), "{way:?}: {done:?}\n{}", bed.daemon.log());
         next.go_on();
         assert!(next.ends_within(DEADLINE));
     }
@@ -197,6 +186,8 @@ fn a_bridge_that_was_killed_is_not_waited_for_and_found_again() {
     }
 }
 
+/// It has answered before it closes, and the answer arrives. Of our own wire's, which a UART does not hold at once, a part may
+/// be lost with a serial port's connection: what the agent says then is no success.
 #[test]
 fn a_bridge_that_is_stopped_says_first_what_came_of_it() {
     let mut bed = Bed::start();
@@ -204,12 +195,17 @@ fn a_bridge_that_is_stopped_says_first_what_came_of_it() {
         let target = bed.target();
         let before = bed.host.told("virDomainDestroy", TARGET);
         target.hang();
-        let asking = bed.asker.begin(&format!("exec {} -o off -n target", way.agent()));
+        let asking = bed.asker.begin(&format!("exec {} -o off -n target -t 12", way.agent()));
         wait_until(DEADLINE, "the destroy", || (bed.host.told("virDomainDestroy", TARGET) > before).then_some(()));
         bed.daemon.process().signal(Signal::TERM);
         target.go_on();
         let done = asking.end();
-        assert_eq!((done.code, target.lives()), (Some(0), false), "{way:?}: {done:?}\n{}", bed.daemon.log());
+        assert!(target.ends_within(DEADLINE));
+        if way == Way::SerialNative && done.code == Some(1) {
+            assert!(done.stderr.contains("may have happened"), "{way:?}: {done:?}\n{}", bed.daemon.log());
+        } else {
+            assert_eq!(done.code, Some(0), "{way:?}: {done:?}\n{}", bed.daemon.log());
+        }
         assert_eq!(bed.daemon.stop().code, Some(0));
         bed.daemon.start_again();
         wait_connected(&bed.daemon, &[&bed.asker], 1);

@@ -5,6 +5,7 @@
 //! | `bed` | that the bed itself does what it says |
 //! | `agent` | the agent in a guest that has little, or that is failing |
 //! | `dangers` | how a channel lies, and what does not come of it |
+//! | `native` | our own wire: what was recorded of it, torn or kept is nothing; keys |
 //! | `power` | off, reboot, on, status, list and monitor, from a process in a guest to another guest's process |
 //!
 //! What is done to a target is looked at in the kernel's list of processes, never asked of libvirt or the bridge. Targets
@@ -14,4 +15,6 @@ mod agent;
 mod bed;
 mod common;
 mod dangers;
+mod native;
 mod power;
+mod tap;
