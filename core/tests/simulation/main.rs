@@ -4,7 +4,7 @@
 //!
 //! What must never happen is in `rules.rs`; that it would be noticed is shown by faults that are planted, each by name.
 //! A run that fails says its seed: `FENCEWIRE_SEED=n cargo test -p fencewire-core --test simulation` is the same run again.
-//! `FENCEWIRE_SEEDS=n` says how many seeds are run.
+//! `FENCEWIRE_SEEDS=n` says how many seeds are run, from 0 or from `FENCEWIRE_SEED` on.
 
 mod bent;
 mod bridge;
@@ -36,11 +36,10 @@ fn number(name: &str) -> Option<u64> {
 /// again, what is asked is done in its time.
 #[test]
 fn the_rules_hold_whatever_happens() {
-    let seeds = match number("FENCEWIRE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("FENCEWIRE_SEEDS").unwrap_or(SEEDS),
-    };
-    for seed in seeds {
+    let (first, many) = (number("FENCEWIRE_SEED"), number("FENCEWIRE_SEEDS"));
+    let many = many.unwrap_or(if first.is_some() { 1 } else { SEEDS });
+    let first = first.unwrap_or(0);
+    for seed in first..first + many {
         if seed > 0 && seed % 10_000 == 0 {
             println!("{seed} seeds");
         }
