@@ -294,8 +294,8 @@ impl Whom<'_> {
 /// Bytes of a chunk's entries at most.
 pub const CHUNK_MAX: usize = PAYLOAD_MAX - REPLY_MAX;
 
-/// Bytes of a reply's payload at most, without a chunk's entries.
-pub const REPLY_MAX: usize = HEAD_MAX + 10 + (1 + 1 + 1 + 1 + 17 + 1 + 1) + TAG_LEN;
+/// Bytes of a reply's payload at most, without a chunk's entries: the longest is "done" with a result that gives a reason.
+pub const REPLY_MAX: usize = HEAD_MAX + 10 + (1 + 2 + 1 + 1 + 17 + 1 + 1) + TAG_LEN;
 
 const _: () = assert!(REQUEST_MAX <= PAYLOAD_MAX && CHUNK_MAX >= ENTRY_MAX);
 
