@@ -1,9 +1,9 @@
 //! The host's side: a listener for each guest, a ledger for each requester, who may fence whom, a journal that outlives the
 //! bridge, and power calls that take their time. As small as it can be and keep all five rules.
 
-use crate::chance::Chance;
-use crate::hypervisor::Hypervisor;
-use crate::rules::{Broken, Record};
+use super::chance::Chance;
+use super::hypervisor::Hypervisor;
+use super::rules::{Broken, Record};
 use fencewire_core::native::keys::Keys;
 use fencewire_core::{
     Accept, Admit, Answer, Ask, Details, Endpoint, Entropy, Event, Failure, Incarnation, Ledger, ListEntry, Listener,
@@ -19,7 +19,7 @@ pub(crate) const GUESTS: usize = 4;
 pub(crate) const STEP_MAX: u64 = 1_000;
 
 /// The host's clock is so much later.
-const OFFSET: Millis = Millis(7_000_000);
+pub(crate) const OFFSET: Millis = Millis(7_000_000);
 
 /// Guests on a list that are there all the time: the even numbers up to this.
 pub(crate) const LISTED: u8 = 40;
@@ -103,6 +103,7 @@ pub(crate) struct Bridge {
     pub(crate) listeners: Vec<Listener>,
     /// Until what is in the channels since before it was connected was read.
     pub(crate) old: Vec<bool>,
+    keys: fn(usize) -> Keys,
     planted: Planted,
     chance: Chance,
     ledgers: Vec<Ledger<256>>,
@@ -116,11 +117,12 @@ pub(crate) struct Bridge {
 }
 
 impl Bridge {
-    pub(crate) fn new(planted: Planted, mut chance: Chance, now: Millis) -> Bridge {
+    pub(crate) fn new(keys: fn(usize) -> Keys, planted: Planted, mut chance: Chance, now: Millis) -> Bridge {
         let stubborn = if chance.happens(500) { 0 } else { chance.below(500) };
         let mut bridge = Bridge {
             listeners: Vec::new(),
             old: vec![true; GUESTS],
+            keys,
             planted,
             chance,
             ledgers: Vec::new(),
@@ -145,8 +147,8 @@ impl Bridge {
         }
         self.listeners.clear();
         for guest in 0..GUESTS {
-            let keys = if self.planted == Planted::AnothersKey { keys((guest + 1) % GUESTS) } else { keys(guest) };
-            let native = Some(NativeAccept { keys, instance });
+            let whose = if self.planted == Planted::AnothersKey { (guest + 1) % GUESTS } else { guest };
+            let native = Some(NativeAccept { keys: (self.keys)(whose), instance });
             self.listeners.push(Listener::new(Accept { classic: false, native, ..Accept::default() }));
             self.connects(guest, now);
         }
@@ -165,13 +167,14 @@ impl Bridge {
 
     /// It is gone, at once; what it had handed to the hypervisor may happen all the same.
     pub(crate) fn is_killed(&mut self, outside: &mut Outside<'_>, now: Millis) -> Result<(), Broken> {
+        // It answers nobody any more, whatever has happened that it was not told yet.
+        self.out.clear();
         for call in std::mem::take(&mut self.calls) {
             if matches!(call.step, Step::Act) && self.chance.happens(500) {
                 self.act(call, outside, now)?;
             }
         }
         self.calls.clear();
-        self.out.clear();
         self.listings.clear();
         self.statuses.clear();
         if self.planted == Planted::NoJournal {

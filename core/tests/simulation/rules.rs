@@ -1,6 +1,6 @@
 //! What must never happen, and what happened so far as far as that asks for it.
 
-use crate::hypervisor::Hypervisor;
+use super::hypervisor::Hypervisor;
 use fencewire_core::{Ask, Incarnation, Millis, Power, PowerAction};
 use std::collections::{HashMap, HashSet};
 

@@ -77,7 +77,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, planted: Planted) -> World {
         let mut chance = Chance::from(seed);
-        let bridge = Bridge::new(planted, chance.split(), Millis(0));
+        let bridge = Bridge::new(keys, planted, chance.split(), Millis(0));
         let guests = (0..GUESTS)
             .map(|guest| Guest {
                 there: Line::new(Faults::any(&mut chance), chance.split()),
