@@ -2,6 +2,7 @@
 //! order of calls, in virtual time.
 #![allow(dead_code, reason = "each test takes its part of it")]
 
+pub(crate) mod input;
 pub(crate) mod owner;
 pub(crate) mod packets;
 

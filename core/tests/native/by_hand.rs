@@ -1,6 +1,6 @@
 //! Either end of our own wire by hand: each frame is made by the test, so that it can be made wrongly.
 
-use crate::common::{Answering, Asking};
+use super::common::{Answering, Asking};
 use fencewire_core::native::frame::{self, Deframer, FRAME_MAX, Payload};
 use fencewire_core::native::keys::{Keys, Session};
 use fencewire_core::native::message::{self, Head, Hello, Reply, Request, Said, Welcome, What};

@@ -82,3 +82,13 @@ fn lists_that_shrink_to_nothing_and_grow_come_to_an_end() {
     let grown = listed(|chunk| (0..(20 * (chunk + 1)).min(200) as u8).collect());
     assert_eq!(grown, (0..200).collect::<Vec<u8>>());
 }
+
+#[test]
+fn each_entry_is_wanted_once() {
+    let mut pair = Pair::new(&Ask::List);
+    let (id, _) = pair.asked();
+    assert_eq!(pair.listener.poll(), None);
+    pair.listener.answer(id, Answer::Entry(entry("vm1")), pair.now).expect("it is out");
+    assert_eq!(pair.listener.poll(), Some(Event::EntryWanted(id)));
+    assert_eq!(pair.listener.poll(), None);
+}

@@ -6,7 +6,7 @@ use fencewire_core::classic::serial::{self, ENTRY_LEN, RequestFrame};
 use fencewire_core::classic::{Malformed, action_byte};
 use fencewire_core::{Ask, BadName, ListEntry, Power, PowerAction, Target, Uuid};
 
-use super::input::Input;
+use super::common::input::Input;
 
 /// What a frame's or a packet's fields mean.
 fn meaning(action: u8, flags: u8, domain: &[u8]) -> Result<Ask, Malformed> {

@@ -5,9 +5,9 @@ use fencewire_core::classic::key::Hash;
 use fencewire_core::classic::packet::{REQUEST_LEN, encode_request, encode_unsigned};
 use fencewire_core::classic::serial::END_OF_LIST;
 
+use super::common::input::Input;
 use super::common::packets::{CHALLENGE, FRESH, key, request, resigned, shared};
 use super::common::{entry_bytes, frame, frame_with_domain, reply};
-use super::input::Input;
 use super::{packet_steps, serial_steps};
 
 /// More than any state is away from any other.

@@ -15,7 +15,6 @@
 mod common;
 mod decoders;
 mod ends;
-mod input;
 mod memory;
 #[path = "../../../core/tests/steps/packet.rs"]
 mod packet_steps;

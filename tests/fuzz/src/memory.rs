@@ -5,8 +5,8 @@ use fencewire_core::{
     Power, PowerAction, Remembered, Request, RequestKey, Restart,
 };
 
+use super::common::input::Input;
 use super::common::{ENTROPY, frame, off, success};
-use super::input::Input;
 
 const PLACES: usize = 4;
 

@@ -5,8 +5,8 @@ use fencewire_core::classic::Malformed;
 use fencewire_core::classic::serial::{REQUEST_LEN, decode_request};
 use fencewire_core::{Answer, Ask, Endpoint, Event, Refusal};
 
+use super::common::input::Input;
 use super::common::{Answering, frame, frame_with_domain};
-use super::input::Input;
 
 /// What came of a frame.
 type Said = Result<Ask, Malformed>;

@@ -3,7 +3,7 @@
 
 use fencewire_core::{Ask, Power, PowerAction};
 
-use super::common::target;
+use super::target;
 
 pub(crate) struct Input<'a> {
     rest: &'a [u8],
