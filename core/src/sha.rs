@@ -200,4 +200,16 @@ mod tests {
             assert_eq!(tag(Hash::Sha512)[..], long[..], "{length}");
         }
     }
+
+    #[test]
+    fn a_sha256_of_parts_is_that_of_all_of_them() {
+        assert_eq!(sha256(&[b"some", b"", b" parts"])[..], Sha256::digest(b"some parts")[..]);
+    }
+
+    #[test]
+    fn what_was_taken_in_does_not_stand_in_a_log() {
+        let mut state = State::new(Hash::Sha256);
+        state.take(b"a key");
+        assert_eq!(std::format!("{state:?}"), "State");
+    }
 }

@@ -336,6 +336,17 @@ fn a_list_that_ends_with_a_failure_has_failed() {
     }
 }
 
+/// Rule 1: a byte between a list and its end is noise, whatever it would mean behind a magic.
+#[test]
+fn a_byte_behind_a_list_does_not_end_it() {
+    for code in [Code::Success, Code::Failed, Code::Off] {
+        let mut end = Asking::asked(&Ask::List);
+        let replies = end.give(&[&list(&["vm1"])[..], &[code as u8]].concat());
+        assert_eq!(names(&replies), ["vm1"], "{code:?}");
+        assert_eq!(end.give(&reply(Code::Failed)), [Reply::Failed], "{code:?}");
+    }
+}
+
 /// A list that breaks off is never a whole one, wherever it does; and it is not asked for again in its middle, where the
 /// new one would be read as an entry.
 #[test]

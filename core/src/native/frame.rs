@@ -204,6 +204,19 @@ mod tests {
         assert_eq!(&out[..], [0, 3, 1, 2, 0]);
     }
 
+    #[test]
+    fn what_was_begun_before_a_reset_does_not_go_on_behind_it() {
+        let frame = framed(&[1, 2, 3]);
+        for at in 1..frame.len() {
+            let mut deframer = Deframer::new();
+            frame[..at].iter().for_each(|&byte| assert!(!deframer.push(byte)));
+            assert!(deframer.has_begun());
+            deframer.reset();
+            assert!(!deframer.has_begun());
+            frame[at..].iter().for_each(|&byte| assert!(!deframer.push(byte), "reset after {at} bytes"));
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_framed_is_found_after_any_garbage(

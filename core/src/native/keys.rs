@@ -280,7 +280,15 @@ mod tests {
             assert!(read_file(&broken).is_none() || at == FILE_LEN, "{at}");
         }
         assert!(read_file(&[&file[..], b"more"].concat()).is_none());
+        assert!(!is_native_file(b"a key of fence-virt's\n") && !is_native_file(b""));
         assert!(read_file(&write_file(&Keys::keyless())).is_none(), "generation 0 is no secret");
+    }
+
+    #[test]
+    fn keys_say_whose_they_are_and_nothing_of_themselves() {
+        let keys = Keys::derive(b"master", guest(), 3);
+        assert_eq!((keys.guest(), keys.generation()), (guest(), 3));
+        assert_eq!(std::format!("{:?}", keys.asking), "Key");
     }
 
     #[test]
