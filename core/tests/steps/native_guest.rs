@@ -117,7 +117,10 @@ impl Bed {
                 }
                 Event::Withdrawn(id) => self.ends(id),
                 Event::Refused(Refusal::NotProved) => refused += 1,
-                Event::Refused(Refusal::ReplyNotRead) => self.model.was_not_read(!self.classic),
+                Event::Refused(Refusal::ReplyNotRead) => {
+                    self.model.was_not_read(!self.classic);
+                    (self.model.going, self.rest) = (Deframer::new(), vec![]);
+                }
                 Event::Refused(Refusal::OtherWire) => assert!(!self.classic),
                 Event::Refused(_) => {}
             }
