@@ -45,8 +45,8 @@ pub(crate) struct Model {
     pending: Pending,
     /// When the frame began that is coming.
     begun: Millis,
-    /// A good hello has come: the one of a session that would be pending, or of the one that is.
-    greeted: Option<Option<Vec<u8>>>,
+    /// A good hello has come, and whether it is the one of the session that is pending.
+    greeted: Option<(Vec<u8>, bool)>,
     /// Welcomes that wait to be read.
     unread: usize,
     pub(crate) established: Option<usize>,
@@ -126,25 +126,24 @@ impl Model {
         }
         self.hellos.push((payload.to_vec(), now));
         let is_again = match &self.pending {
-            Pending::None => false,
             // Its welcome is on its way: nothing is said.
             Pending::Unread(hello) if hello == payload => return Some(()),
-            Pending::Unread(_) => false,
+            Pending::None | Pending::Unread(_) => false,
             Pending::Until(at, until) => self.sessions[*at].hello == payload && now < *until,
         };
-        self.greeted = Some((!is_again).then(|| payload.to_vec()));
+        self.greeted = Some((payload.to_vec(), is_again));
         Some(())
     }
 
     /// Whether the welcome to the hello that came last had room; nobody can tell where that cannot be seen.
     pub(crate) fn was_welcomed(&mut self, said: Option<bool>) {
-        let Some(greeted) = self.greeted.take() else { return };
+        let Some((hello, is_again)) = self.greeted.take() else { return };
         match said {
             None => self.is_unsure = true,
             Some(false) => {}
             Some(true) => {
                 self.unread += 1;
-                if let Some(hello) = greeted {
+                if !is_again {
                     self.pending = Pending::Unread(hello);
                 }
             }
