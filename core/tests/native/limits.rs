@@ -3,7 +3,7 @@
 use crate::by_hand::{Guest, answering, keys, nothing_asked, payloads, written};
 use crate::common::{Answering, done, refusals};
 use fencewire_core::classic::Malformed;
-use fencewire_core::listener::DEADLINE_MAX;
+use fencewire_core::listener::{DEADLINE_MAX, HALF_OPEN};
 use fencewire_core::native::message::{REQUEST_MAX, Reason, Reply, Request, Said, What, Whom};
 use fencewire_core::{
     Admit, Answer, BadName, Endpoint, Event, Ledger, Millis, NotAdmitted, Power, Refusal, Target, Uuid,
@@ -211,6 +211,44 @@ fn a_listener_in_a_frame_is_not_idle() {
     end.listener.closed(end.now);
     end.polled();
     assert!(end.listener.is_idle());
+}
+
+/// Nor with a session: it would be lost.
+#[test]
+fn a_listener_with_a_session_is_not_idle() {
+    let mut end = answering(keys(1));
+    let _guest = Guest::established(&mut end);
+    end.later(60_000);
+    assert!(!end.listener.is_idle(), "it is as good as ever");
+    end.listener.closed(end.now);
+    assert!(end.listener.is_idle());
+}
+
+/// The half-open one goes by itself, at its time.
+#[test]
+fn a_half_open_session_wakes_its_listener_and_goes() {
+    let mut end = answering(keys(1));
+    let mut guest = Guest::new(keys(1));
+    guest.greets(&mut end, 1);
+    assert_eq!(end.listener.wake_at(), Some(end.now.plus(HALF_OPEN)));
+    end.later(HALF_OPEN.0 - 1);
+    assert!(!end.listener.is_idle());
+    end.later(1);
+    assert!(end.listener.is_idle());
+}
+
+/// Whoever looks at the clock late does not make it later.
+#[test]
+fn a_half_open_session_is_over_at_its_time_though_nobody_was_woken() {
+    for (ms, good) in [(0, true), (HALF_OPEN.0 - 1, true), (HALF_OPEN.0, false), (HALF_OPEN.0 + 1, false)] {
+        let mut end = answering(keys(1));
+        let mut guest = Guest::new(keys(1));
+        guest.greets(&mut end, 1);
+        end.now = end.now.plus(Millis(ms));
+        let request = guest.request(5, end.now.plus(Millis(9_000)), What::Monitor);
+        let asked = end.give(&request).iter().any(|event| matches!(event, Event::Asked(..)));
+        assert_eq!(asked, good, "after {ms} ms");
+    }
 }
 
 #[test]
