@@ -416,6 +416,21 @@ fn keyed_and_keyless_do_not_understand_one_another() {
     }
 }
 
+/// The right key, and in the hello another guest, or another generation of this one: either is enough.
+#[test]
+fn a_hello_that_names_somebody_else_is_not_answered() {
+    let mut end = answering(keys(1));
+    let hello = payloads(&Guest::new(keys(1)).say_hello(1)).remove(0);
+    // Its generation stands before its guest.
+    for at in [3, 4, 19] {
+        let mut body = hello[..hello.len() - 16].to_vec();
+        body[at] ^= 2;
+        let tag = keys(1).hello_tag(&body);
+        assert_eq!(end.give(&framed(&[&body[..], &tag].concat())), [Event::Refused(Refusal::NotProved)], "byte {at}");
+        assert_eq!(end.read(), []);
+    }
+}
+
 #[test]
 fn a_frame_with_any_bit_turned_is_never_acted_on() {
     let mut end = answering(keys(1));
