@@ -1,10 +1,10 @@
 //! What the asking end believes, and how it goes on when nothing comes: its host is played by hand.
 
-use crate::by_hand::{Host, ID, asking, asking_within, framed, payloads};
+use crate::by_hand::{Host, ID, asking, asking_within, framed, keys, payloads};
 use crate::common::{Asking, off, status, target};
 use fencewire_core::listener::DEADLINE_MAX;
 use fencewire_core::native::message::{Done, REPLY, REQUEST, Reason, Result as Came, Runs, Said, WELCOME, Welcome};
-use fencewire_core::{Ask, Endpoint, Entropy, Failure, Millis, Power, PowerAction, Reply};
+use fencewire_core::{Ask, Endpoint, Entropy, Failure, Incarnation, Millis, Power, PowerAction, Reply, Speak};
 
 const STAMP: u64 = 5_000_000;
 
@@ -262,4 +262,37 @@ fn an_old_chunk_again_is_not_taken_for_the_next() {
     let heard = end.give(&host.reply(ID + 1, Said::List(1, false), &entry(2)));
     assert_eq!((heard.len(), heard.last()), (2, Some(&Reply::EndOfList)));
     assert!(end.now > Millis(0));
+}
+
+#[test]
+fn it_is_over_when_it_has_ended_and_not_before() {
+    let mut end = asking(&Ask::List);
+    assert!(!end.client.is_over());
+    let (mut host, _) = in_session(&mut end);
+    assert!(!end.client.is_over());
+    assert_eq!(end.give(&host.reply(ID, Said::Accepted, &[])), []);
+    assert!(!end.client.is_over());
+    let entry = |number: u8| [&[number; 16][..], &[0, 2, b'v', b'm']].concat();
+    let reply = host.reply(ID, Said::List(2, false), &[entry(1), entry(2)].concat());
+    assert_eq!(end.client.receive(&reply, end.now), reply.len());
+    for _ in 0..2 {
+        assert!(!end.client.is_over(), "there are more entries");
+        assert!(matches!(end.client.poll(), Some(Reply::Entry(_))));
+    }
+    assert!(!end.client.is_over(), "the end is not told yet");
+    assert_eq!(end.client.poll(), Some(Reply::EndOfList));
+    assert!(end.client.is_over());
+}
+
+/// Each field as long as it can be, on a clock that has run for ever.
+#[test]
+fn the_longest_request_has_room() {
+    let ask = Ask::Power(PowerAction::Reboot, target(&"x".repeat(63)));
+    let speak = Speak::Native { keys: &keys(1), id: u64::MAX, guard: Some(Incarnation::from_bytes([7; 16])) };
+    let mut end = Asking::of_packets(speak, &ask, &Entropy([1; 64]));
+    let mut host = Host::new();
+    let stamp = u64::MAX - 40_000;
+    let welcome = host.welcome(&end.written(), stamp);
+    assert_eq!(end.give(&welcome), []);
+    assert_eq!(host.requests(&end.written()), [(u64::MAX, stamp + 30_000)]);
 }
