@@ -110,7 +110,7 @@ bare-metal: ## the core on microcontrollers, proved free of panics by the linker
 stack: ## how much stack each entry point of the core takes on microcontrollers
 	@tests/bare-metal/stack
 
-fuzz: ## look for inputs that break a promise of the core; TIME=60 seconds for each of ten targets
+fuzz: ## look for inputs that break a promise of the core; TIME=60 seconds for each of sixteen targets
 	@tests/fuzz/run $(or $(TIME),60)
 
 mutants: ## break the core in hundreds of ways and see that its tests notice; over an hour

@@ -61,6 +61,12 @@ replayed!(
     serial_listener,
     packet_listener,
     ledger,
+    native_frames,
+    native_messages,
+    native_client,
+    native_listener,
+    mixed_listener,
+    native_pair,
 );
 
 /// A target that is fuzzed and not replayed, or the other way about, is looked after by nobody.

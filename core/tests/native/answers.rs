@@ -146,3 +146,15 @@ fn nothing_is_lost_of_what_comes_at_once() {
     };
     assert!(second == gone && second < third);
 }
+
+/// What is not longer than a tag says nothing, and is no line in a log.
+#[test]
+fn what_is_too_short_to_prove_anything_is_nothing() {
+    let mut end = answering(keys(1));
+    for kind in [1, 3] {
+        for length in 1..=16 {
+            assert_eq!(end.give(&framed(&vec![kind; length])), [], "{length} bytes");
+        }
+        assert_eq!(end.give(&framed(&[kind; 17])), [Event::Refused(Refusal::NotProved)]);
+    }
+}

@@ -1,6 +1,6 @@
 //! What the asking end believes, and how it goes on when nothing comes: its host is played by hand.
 
-use crate::by_hand::{Host, ID, asking, asking_within, framed, keys, payloads};
+use crate::by_hand::{Host, ID, asking, asking_within, framed, keys, payloads, written};
 use crate::common::{Asking, off, status, target};
 use fencewire_core::listener::DEADLINE_MAX;
 use fencewire_core::native::message::{Done, REPLY, REQUEST, Reason, Result as Came, Runs, Said, WELCOME, Welcome};
@@ -215,6 +215,39 @@ fn on_the_same_clock_a_request_never_becomes_younger() {
     let welcome = host.welcome(&end.written(), 1_000);
     end.give(&welcome);
     assert_eq!(host.requests(&end.written()), [(ID, 1_000 + 24_000)]);
+}
+
+/// A clock that is behind the last one is another, also where it is ahead of what was said on the first.
+#[test]
+fn on_another_clock_a_request_has_what_is_left_of_its_time() {
+    let mut end = asking(&off("vm1"));
+    in_session(&mut end);
+    for (stamp, due) in [(STAMP + 53_000, STAMP + 30_000), (STAMP + 40_000, STAMP + 40_000 + 24_000)] {
+        end.later(3_000);
+        let mut host = Host::new();
+        let welcome = host.welcome(&end.written(), stamp);
+        end.give(&welcome);
+        assert_eq!(host.requests(&end.written()), [(ID, due)]);
+    }
+}
+
+/// Under a good tag: what a later version adds, or what says less than it must.
+#[test]
+fn a_welcome_that_is_longer_or_shorter_is_not_taken() {
+    let mut end = asking(&off("vm1"));
+    let hello = payloads(&end.written()).remove(0);
+    let host = Host::new();
+    let welcome = Welcome { min: 1, max: 1, version: 1, instance: 7, stamp: STAMP, nonce: [2; 16] };
+    let good = [&[WELCOME][..], &written(&welcome)].concat();
+    let longer = [&good[..], &[0]].concat();
+    for body in (4..good.len()).map(|at| &good[..at]).chain([&longer[..]]) {
+        let tag = host.keys.welcome_tag(&hello, body);
+        assert_eq!(end.give(&framed(&[body, &tag].concat())), []);
+        assert_eq!(end.written(), [], "{} bytes of {}", body.len(), good.len());
+    }
+    let tag = host.keys.welcome_tag(&hello, &good);
+    end.give(&framed(&[&good[..], &tag].concat()));
+    assert!(!end.written().is_empty());
 }
 
 /// A guest that has more time than any request may have asks all the same.
