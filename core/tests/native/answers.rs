@@ -158,3 +158,16 @@ fn what_is_too_short_to_prove_anything_is_nothing() {
         assert_eq!(end.give(&framed(&[kind; 17])), [Event::Refused(Refusal::NotProved)]);
     }
 }
+
+/// Our own wire knows old from new: what was in the channel before it was opened is heard, and a guest need not repeat it.
+#[test]
+fn what_was_in_the_channel_before_is_taken_until_there_is_something_to_say() {
+    let mut end = answering(keys(1));
+    let mut guest = Guest::new(keys(1));
+    let hello = guest.say_hello(1);
+    assert_eq!(end.listener.receive_old(&hello, end.now), hello.len());
+    guest.welcomed(&end.read()).expect("a welcome");
+    let forged = framed(&[3; 40]);
+    assert_eq!(end.listener.receive_old(&forged.repeat(2), end.now), forged.len());
+    assert_eq!(refusals(&end.polled()), [Refusal::NotProved]);
+}
