@@ -4,7 +4,7 @@ use crate::by_hand::{Host, ID, asking, asking_within, framed, keys, payloads, wr
 use crate::common::{Asking, off, status, target};
 use fencewire_core::listener::DEADLINE_MAX;
 use fencewire_core::native::message::{Done, REPLY, REQUEST, Reason, Result as Came, Runs, Said, WELCOME, Welcome};
-use fencewire_core::{Ask, Endpoint, Entropy, Failure, Incarnation, Millis, Power, PowerAction, Reply, Speak};
+use fencewire_core::{Ask, Client, Endpoint, Entropy, Failure, Incarnation, Millis, Power, PowerAction, Reply, Speak};
 
 const STAMP: u64 = 5_000_000;
 
@@ -328,4 +328,27 @@ fn the_longest_request_has_room() {
     let welcome = host.welcome(&end.written(), stamp);
     assert_eq!(end.give(&welcome), []);
     assert_eq!(host.requests(&end.written()), [(u64::MAX, stamp + 30_000)]);
+}
+
+#[test]
+fn a_connection_that_goes_ends_what_had_begun_and_nothing_else() {
+    let now = Millis(1_000_000);
+    let speak = Speak::Native { keys: &keys(1), id: ID, guard: None };
+    let mut client = Client::new(speak, &off("vm1"), now.plus(Millis(9_000))).expect("can be said");
+    client.closed(now);
+    assert_eq!((client.poll(), client.is_over(), client.transmit()), (None, false, &[][..]));
+    client.opened(&Entropy([1; 64]), now);
+    client.closed(now);
+    assert!(client.transmit().is_empty());
+    assert_eq!((client.poll(), client.poll(), client.is_over()), (Some(Reply::Closed), None, true));
+    client.closed(now);
+    assert_eq!((client.poll(), client.transmit()), (None, &[][..]));
+
+    // What was heard before counts.
+    let mut end = asking(&off("vm1"));
+    let (mut host, _) = in_session(&mut end);
+    let done = host.reply(ID, Said::Done(DONE), &[]);
+    assert_eq!(end.client.receive(&[&done[..], &done].concat(), end.now), done.len(), "no more until it is polled");
+    end.client.closed(end.now);
+    assert_eq!((end.client.poll(), end.client.poll()), (Some(Reply::Done), None));
 }
