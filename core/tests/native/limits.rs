@@ -4,7 +4,7 @@ use crate::by_hand::{Guest, answering, keys, nothing_asked, payloads, written};
 use crate::common::{Answering, done, refusals};
 use fencewire_core::classic::Malformed;
 use fencewire_core::listener::{DEADLINE_MAX, HALF_OPEN};
-use fencewire_core::native::message::{REQUEST_MAX, Reason, Reply, Request, Said, What, Whom};
+use fencewire_core::native::message::{REQUEST_MAX, Reason, Reply, Request, Result as Came, Said, What, Whom};
 use fencewire_core::{
     Admit, Answer, BadName, Endpoint, Event, Ledger, Millis, NotAdmitted, Power, Refusal, Target, Uuid,
 };
@@ -267,4 +267,18 @@ fn who_is_not_answered_in_time_is_told_that_nobody_knows() {
         assert_eq!(heard, [Said::Working, Said::Working, Said::Failed(reason)]);
         assert!(end.answer(out, Answer::Power(Power::On)).is_err(), "nobody waits for it");
     }
+}
+
+/// Rule 1: what has begun for it may still happen, and nobody says more than that.
+#[test]
+fn who_waits_for_a_fence_that_nobody_answers_is_told_that_it_may_have_happened() {
+    let mut end = answering(keys(1));
+    let mut guest = Guest::established(&mut end);
+    let frame = guest.request(5, end.now.plus(Millis(1_500)), VM1);
+    let (id, _) = end.asked(&frame);
+    end.read();
+    assert_eq!(end.later(1_500), [Event::Withdrawn(id)]);
+    let heard = said(&guest, &mut end);
+    let [Said::Working, Said::Done(done)] = heard.as_slice() else { panic!("{heard:?}") };
+    assert_eq!((done.result, done.seen_off), (Came::Failed(Reason::Unconfirmed), false));
 }
