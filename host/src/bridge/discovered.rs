@@ -4,7 +4,7 @@
 //! on a list of guests for the first time. All of them are read every so often, and when the hypervisor can be asked
 //! again. What comes of that is decided in [`crate::discover`]; a hypervisor that says nothing changes nothing.
 
-use super::connections::Channel;
+use super::channel::Channel;
 use super::{Bridge, LOOK_AROUND, Note};
 use crate::channels::{ChannelKind, ChannelSpec, Found, GuestChannel};
 use crate::clock;

@@ -6,10 +6,12 @@
 //! | module | what |
 //! |---|---|
 //! | `callers` | who calls a channel that listens |
+//! | `channel` | a channel and the state of opening it |
 //! | `connections` | channels opened, read, written, closed and opened again |
 //! | `discovered` | channels that are found: who is looked at when, and what is opened and closed for it |
 //! | `held` | connections that end when a guest's own process ends |
 //! | `fleet` | the hypervisors: which is asked what, and what their answers make together |
+//! | `orders` | on which hypervisor a power action is carried out |
 //! | `reload` | another configuration in place of the one that is served |
 //! | `requests` | a request from its arrival to its answer; power actions |
 //! | `queries` | monitors, statuses and lists |
@@ -18,11 +20,13 @@
 //! | `snapshot` | what all this comes to at one moment, for people |
 
 mod callers;
+mod channel;
 mod connections;
 mod discovered;
 mod fleet;
 mod held;
 mod memory;
+mod orders;
 mod queries;
 mod refusals;
 mod reload;
@@ -44,7 +48,8 @@ use crate::power::lane::Lanes;
 use crate::power::operation::Carried;
 use crate::power::owner::Said;
 use crate::records::Records;
-use connections::{Channel, Connection};
+use channel::Channel;
+use connections::Connection;
 use discovered::{Discovery, Looked};
 use fencewire_core::native::keys::Keys;
 use fencewire_core::{Accept, Millis, NativeAccept, Uuid};

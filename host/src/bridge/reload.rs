@@ -1,7 +1,7 @@
 //! Another configuration in place of the one that is served. What is the same in both is not touched: no connection of
 //! it is closed, and nothing that has begun is stopped.
 
-use super::connections::Channel;
+use super::channel::Channel;
 use super::requests::AskId;
 use super::{Bridge, Wires};
 use crate::channels::ChannelSpec;

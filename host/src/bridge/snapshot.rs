@@ -2,7 +2,7 @@
 //!
 //! Here is also what is kept only to be shown: since when a channel is as it is, and the last fences.
 
-use super::connections::Channel;
+use super::channel::Channel;
 use super::{Bridge, Handle, Note};
 use crate::channels::{ChannelKind, ChannelSpec};
 use crate::clock;
