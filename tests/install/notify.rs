@@ -3,10 +3,10 @@
 use fencewire_tests::daemon::{Daemon, Setup, ask};
 use fencewire_tests::guest_channel::{OFF, SUCCESS};
 use fencewire_tests::libvirt_file::Guest;
-use fencewire_tests::process::{DEADLINE, ours};
-use std::io::{self, Read, Write};
+use fencewire_tests::process::{DEADLINE, Process, program};
+use std::io;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A manager's socket.
@@ -112,50 +112,28 @@ fn signs_of_life_are_for_the_process_that_was_asked_for_them() {
     assert!(manager.heard().starts_with("STOPPING=1\n"));
 }
 
-/// The daemon with a pipe for its log, killed when dropped.
-struct Piped(Child);
-
-impl Drop for Piped {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
+/// The thread with the loop is stopped, and no other: strace holds it when it is about to wait.
 #[test]
 fn a_loop_that_hangs_gives_no_sign_of_life() {
     let (setup, manager) = setup();
-    let listening = setup.folder().join("vm1.sock");
-    // Only for its configuration.
-    let mut bed = setup.launch();
-    bed.stop();
-    while manager.heard_within(Duration::from_millis(1)).is_some() {}
-
-    let (mut log, into_log) = io::pipe().expect("a pipe");
-    let mut filler = into_log.try_clone().expect("its writing end");
-    let mut command = Command::new(ours("fencewired"));
-    command.arg("--config").arg(bed.config()).env_remove("FENCEWIRED_LOG").env_remove("WATCHDOG_PID");
-    command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "1000000");
-    let _daemon = Piped(command.stdin(Stdio::null()).stderr(into_log).spawn().expect("our daemon starts"));
-    drop(command);
+    let mut daemon = setup.environment("WATCHDOG_USEC", "1000000").launch();
     assert!(manager.heard().starts_with("READY=1\n"));
     assert_eq!(manager.heard(), "WATCHDOG=1\n");
 
-    // Nobody reads its log, the log is full, and something happens that the loop wants to log.
-    rustix::io::ioctl_fionbio(&filler, true).expect("a pipe that does not wait");
-    while filler.write(&[b'x'; 4096]).is_ok() {}
-    while filler.write(b"x").is_ok() {}
-    rustix::io::ioctl_fionbio(&filler, false).expect("a pipe as it was");
-    let _caller = UnixStream::connect(&listening).expect("its channel");
+    let mut command = Command::new(program("strace"));
+    let waits = "?epoll_wait,?epoll_pwait";
+    command.args(["-qq", "-o", "/dev/null", "-e", &format!("trace={waits}")]);
+    command.args(["-e", &format!("inject={waits}:delay_enter=600s")]);
+    let mut strace = Process::start(command.arg("-p").arg(daemon.process().id().to_string()));
     let end = Instant::now() + DEADLINE;
     // A loop that turns gives three in this time.
     while manager.heard_within(Duration::from_millis(1_500)).is_some() {
+        assert!(strace.is_running(), "{}", strace.stderr());
         assert!(Instant::now() < end, "the loop that hangs still says that it turns");
     }
 
-    // Its log is read: it turns again, and says so.
-    drop(filler);
-    std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
+    // It turns again, and says so.
+    strace.stop(DEADLINE);
     assert_eq!(manager.heard(), "WATCHDOG=1\n");
 }
 

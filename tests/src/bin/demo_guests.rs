@@ -1,6 +1,6 @@
 //! The main job with nothing made up, for a person to watch: two guests with a Linux system, each in a QEMU of its own
-//! under a libvirtd, and one of them fences the other through its virtio port. Real daemon, real agent, real processes
-//! that end.
+//! under a libvirtd, and one of them fences the other through its virtio port, which the daemon finds by itself. Real
+//! daemon, real agent, real processes that end.
 //!
 //! Ends with 0 only if everything went as it should.
 
@@ -27,9 +27,9 @@ fn main() -> ExitCode {
 
     let mut daemon = Daemon::setup()
         .uri(&host.uri())
-        .virtio_channel("unix", &asker.virtio(), ASKER)
+        .discover("owners = [\"nobody\"]")
         .group("nfs", &[ASKER, TARGET], "")
-        .wire("classic_virtio = true")
+        .wire("keyless = true")
         .start();
     daemon.wait_connected(&asker.virtio(), 1);
     println!("The host runs fencewired with this configuration:\n");
@@ -86,8 +86,8 @@ impl Story<'_> {
         if !why.is_empty() {
             println!("  # {why}");
         }
-        println!("  $ fence_wire {what}");
-        let done = self.asker.run(&format!("fence_wire {what}"));
+        println!("  $ fence_wire -W native {what}");
+        let done = self.asker.run(&format!("fence_wire -W native {what}"));
         for line in done.stdout.lines().chain(done.stderr.lines()) {
             println!("  {line}");
         }
