@@ -279,8 +279,8 @@ class Guest:
         self.session, self.sessions, self.accepted, self.working = None, 0, 0, 0
         self.stamp, self.deadline = None, None
 
-    def handshake(self):
-        """A session, or none when the time is up."""
+    def handshake(self, switches):
+        """A session, or none when the time is up, or the clock is another host's: it may have been done already."""
         nonce = secrets.token_bytes(16)
         hello = bytes([HELLO, VERSION, VERSION]) + varint(self.keys.generation) + self.keys.guest + nonce
         hello += tag(self.keys.ours, hello)
@@ -300,6 +300,9 @@ class Guest:
                     except ValueError as why:
                         print("fence_second: dropped: %s" % why, file=sys.stderr)
                         continue
+                    if switches and self.stamp is not None and self.session.stamp < self.stamp:
+                        self.session = None
+                        return False
                     self.sessions += 1
                     self.set_deadline(self.session.stamp)
                     return True
@@ -313,7 +316,7 @@ class Guest:
 
     def ask(self, number, body):
         """The final reply to that request, or none when the time is up."""
-        while self.session or self.handshake():
+        while self.session or self.handshake(switches=body[0] < ACTIONS.index("status")):
             reply = self.ask_in_session(number, varint(number) + varint(self.deadline) + body)
             if reply:
                 return reply

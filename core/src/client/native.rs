@@ -177,6 +177,12 @@ impl NativeClient {
         if !read.is_good() || !read.rest().is_empty() || !(MIN..=CURRENT).contains(&version) {
             return;
         }
+        // A clock that is behind is another host's, to which this guest was moved. What the first one was asked to do, and may
+        // have done, that one does not know: it would do it again.
+        let is_power = matches!(self.what.first(), Some(&(asking::OFF | asking::REBOOT | asking::ON)));
+        if is_power && self.due.is_some_and(|(_, last)| stamp < last) {
+            return self.end(Reply::Closed);
+        }
         self.session = Some(self.keys.session(&self.hello, payload));
         (self.counter, self.heard, self.heard_at) = (0, 0, now);
         self.accepted = false;

@@ -210,17 +210,26 @@ fn on_the_same_clock_a_request_never_becomes_younger() {
     let welcome = host.welcome(&end.written(), STAMP + 53_000);
     end.give(&welcome);
     assert_eq!(host.requests(&end.written()), [(ID, due)]);
-    // Another clock: the host itself was started anew.
-    end.later(3_000);
-    let welcome = host.welcome(&end.written(), 1_000);
-    end.give(&welcome);
-    assert_eq!(host.requests(&end.written()), [(ID, 1_000 + 24_000)]);
+}
+
+/// Rule 3: the host that was asked first may have done it.
+#[test]
+fn on_another_clock_no_power_is_asked_for_again() {
+    for action in [PowerAction::Off, PowerAction::Reboot, PowerAction::On] {
+        let ask = Ask::Power(action, target("vm1"));
+        let mut end = asking(&ask);
+        in_session(&mut end);
+        end.later(3_000);
+        let welcome = Host::new().welcome(&end.written(), STAMP - 1);
+        assert_eq!(end.give(&welcome), [Reply::Closed], "{ask:?}");
+        assert!(end.written().is_empty(), "{ask:?}");
+    }
 }
 
 /// A clock that is behind the last one is another, also where it is ahead of what was said on the first.
 #[test]
-fn on_another_clock_a_request_has_what_is_left_of_its_time() {
-    let mut end = asking(&off("vm1"));
+fn on_another_clock_a_question_has_what_is_left_of_its_time() {
+    let mut end = asking(&status("vm1"));
     in_session(&mut end);
     for (stamp, due) in [(STAMP + 53_000, STAMP + 30_000), (STAMP + 40_000, STAMP + 40_000 + 24_000)] {
         end.later(3_000);
