@@ -54,6 +54,7 @@ fn what_is_malformed_is_said_in_words() {
         (Malformed::Action(9), "9 is no action"),
         (Malformed::Flags(2), "flags 0x02 has an undefined bit"),
         (Malformed::Name(BadName::Magic), "the guest's name has \"abba\" in it"),
+        (Malformed::LastByte, "its last byte is not 0, and may be of a frame of the native wire behind it"),
     ];
     for (why, said) in words {
         assert_eq!(why.to_string(), said);

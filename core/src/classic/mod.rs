@@ -139,6 +139,9 @@ pub enum Malformed {
     Deadline,
     /// A body of our own wire's that nobody of this version can read.
     Body,
+    /// A serial request's last byte is not 0, on a channel that has our own wire, too: that byte, and up to three before it,
+    /// may be of a frame behind a torn one.
+    LastByte,
 }
 
 impl fmt::Display for Malformed {
@@ -149,6 +152,7 @@ impl fmt::Display for Malformed {
             Malformed::Name(why) => fmt::Display::fmt(why, f),
             Malformed::Deadline => f.write_str("its deadline is over ten minutes away"),
             Malformed::Body => f.write_str("its body cannot be read"),
+            Malformed::LastByte => f.write_str("its last byte is not 0, and may be of a frame of the native wire behind it"),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::refusals::Refusals;
 use super::{Event, NotNow, REPLY_TIME, Refusal, RequestId, SETTLE};
 use crate::Endpoint;
 use crate::classic::serial::{self, Cut, Deframer};
-use crate::classic::{Code, REMEMBERED_MS, code_for};
+use crate::classic::{Code, Malformed, REMEMBERED_MS, code_for};
 use crate::words::{Answer, Ask, Entropy, Millis, Request, RequestKey, Which};
 
 /// A frame must be whole this long after its magic: eight times what 74 bytes take at 1,200 baud.
@@ -42,6 +42,8 @@ const NOISE_TIME: Millis = Millis(1_000);
 pub(super) struct SerialListener {
     settle: Millis,
     time_to_act: Millis,
+    /// Our own wire's frames come on this channel, too.
+    beside_native: bool,
     discard_until: Millis,
     deframer: Deframer,
     frame_since: Millis,
@@ -106,10 +108,11 @@ impl Held {
 }
 
 impl SerialListener {
-    pub(super) const fn new(settle: Millis, time_to_act: Millis) -> SerialListener {
+    pub(super) const fn new(settle: Millis, time_to_act: Millis, beside_native: bool) -> SerialListener {
         SerialListener {
             settle,
             time_to_act,
+            beside_native,
             discard_until: Millis(0),
             deframer: Deframer::new(),
             frame_since: Millis(0),
@@ -205,7 +208,7 @@ impl SerialListener {
     }
 
     fn frame_is_whole(&mut self, now: Millis) {
-        let decoded = serial::decode_request(self.deframer.frame());
+        let decoded = self.decode();
         let key = decoded.as_ref().ok().map(|(_, key)| *key);
         if self.is_repetition(key, now) {
             return;
@@ -227,6 +230,16 @@ impl SerialListener {
         if taken {
             let first = Awaited { since: now, only: key };
             self.awaited = Some(together.map_or(first, |first| Awaited { only: None, ..first }));
+        }
+    }
+
+    /// One of our own frames has no magic by which a torn frame before it would be known: its first bytes complete that one.
+    /// They are a zero, as the last of whatever fence-virt and our agent send is, and then others.
+    fn decode(&self) -> Result<(Ask, RequestKey), Malformed> {
+        let frame = self.deframer.frame();
+        match frame.last() {
+            Some(1..) if self.beside_native => Err(Malformed::LastByte),
+            _ => serial::decode_request(frame),
         }
     }
 

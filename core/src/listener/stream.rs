@@ -41,7 +41,9 @@ impl Watch {
 impl StreamListener {
     pub(super) fn new(accept: Accept) -> StreamListener {
         StreamListener {
-            classic: accept.classic.then(|| SerialListener::new(accept.settle, accept.time_to_act)),
+            classic: accept
+                .classic
+                .then(|| SerialListener::new(accept.settle, accept.time_to_act, accept.native.is_some())),
             native: accept.native.map(NativeListener::new),
             watch: Watch::default(),
         }

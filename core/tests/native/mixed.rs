@@ -2,11 +2,11 @@
 //! the other.
 
 use crate::by_hand::{Guest, answering_both, keys, nothing_asked};
-use crate::common::{Answering, asks, done, entry, entry_bytes, frame, off, reply, status};
-use fencewire_core::classic::Code;
-use fencewire_core::classic::serial::END_OF_LIST;
+use crate::common::{Answering, asks, done, entry, entry_bytes, frame, off, refusals, reply, status};
+use fencewire_core::classic::serial::{END_OF_LIST, REQUEST_LEN};
+use fencewire_core::classic::{Code, Malformed};
 use fencewire_core::native::message::{Said, What, Whom};
-use fencewire_core::{Answer, Ask, Endpoint, Event, Millis, Power, Request, RequestId};
+use fencewire_core::{Answer, Ask, Endpoint, Event, Millis, Power, Refusal, Request, RequestId};
 
 fn requests(events: Vec<Event>) -> Vec<(RequestId, Request)> {
     events
@@ -49,8 +49,8 @@ fn a_frame_of_ours_in_the_middle_of_one_of_fence_virts_at_every_byte() {
         let events = end.give(&[&classic[..at], &native, &classic[at..]].concat());
         let handed = asks(&events);
         assert!(handed.contains(&status("vm2")), "at {at}: {events:?}");
-        // Of the name's last zero and the four bytes behind it that wire cannot know that they are others.
-        let whole = at == 0 || at >= classic.len() - 5;
+        // A frame of ours begins with the zero that is the last byte of theirs.
+        let whole = at == 0 || at >= classic.len() - 1;
         assert_eq!(handed.contains(&off("vm1")), whole, "at {at}");
         assert_eq!(handed.len(), 1 + usize::from(whole));
         if !whole {
@@ -58,6 +58,24 @@ fn a_frame_of_ours_in_the_middle_of_one_of_fence_virts_at_every_byte() {
             end.drained();
             let next = end.give(&frame(&off("vm3"), 8));
             assert_eq!(asks(&next), [off("vm3")], "at {at}: {next:?}");
+        }
+    }
+}
+
+/// Where there is no other wire, who numbers otherwise is answered.
+#[test]
+fn a_frame_of_fence_virts_ends_in_zero_where_ours_may_follow() {
+    for last in [0, 1, 255] {
+        let mut frame = frame(&status("vm1"), 7);
+        frame[REQUEST_LEN - 1] = last;
+        assert_eq!(asks(&Answering::settled().give(&frame)), [status("vm1")], "{last}");
+        let (mut end, _) = both();
+        let events = end.give(&frame);
+        if last == 0 {
+            assert_eq!(asks(&events), [status("vm1")]);
+        } else {
+            assert_eq!(refusals(&events), [Refusal::Malformed(Malformed::LastByte)], "{last}: {events:?}");
+            assert_eq!(end.read(), reply(Code::Failed));
         }
     }
 }
