@@ -50,7 +50,8 @@ pub struct Accept {
 pub struct NativeAccept {
     /// The guest's keys; or those that everybody has.
     pub keys: Keys,
-    /// Which run of the owner's program this is: random.
+    /// Which memory of requests the owner has: random, and the same for as long as that memory and the clock last. A guest
+    /// does not ask another to do what it has asked this one.
     pub instance: u64,
 }
 

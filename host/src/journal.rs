@@ -10,7 +10,11 @@
 //! {"step":"off","seen":…}
 //! {"step":"done","outcome":"off"}
 //! ```
+//!
+//! One more file, `.instance`, is the journal's name: random, and another after each of the host's starts. Guests are told of
+//! it, and do not ask again what they asked a bridge with another journal.
 
+use crate::entropy::entropy;
 use crate::guests::Requester;
 use crate::power::incarnation::{self, Incarnation};
 use crate::power::{Earlier, Order};
@@ -28,6 +32,7 @@ use std::sync::Arc;
 pub struct Journal {
     folder: PathBuf,
     boot: String,
+    instance: u64,
     /// The folder itself, locked: a second bridge is kept out of it.
     _lock: Arc<File>,
 }
@@ -103,7 +108,8 @@ impl Journal {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::new(io::ErrorKind::AddrInUse, "another fencewired uses it"))?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-        let journal = Journal { folder: folder.to_owned(), boot, _lock: Arc::new(lock) };
+        let instance = instance(folder, &boot)?;
+        let journal = Journal { folder: folder.to_owned(), boot, instance, _lock: Arc::new(lock) };
         if rustix::fs::statfs(folder)?.f_type != TMPFS_MAGIC {
             tracing::warn!(
                 folder = %folder.display(),
@@ -127,6 +133,11 @@ impl Journal {
             }
         }
         Ok((journal, entries))
+    }
+
+    /// Which journal this is. Another run with the same folder has the same, until the host's next start.
+    pub const fn instance(&self) -> u64 {
+        self.instance
     }
 
     /// Writes down that an order is begun, against that run of its target. Without that, nothing may be done for it.
@@ -240,6 +251,22 @@ impl Journal {
         };
         Some(Entry { requester, key: RequestKey { id, body }, until: Millis(until), what, earlier })
     }
+}
+
+/// Reads the journal's name, or gives it one. A line: the host's start that it is of, and 16 hexadecimal digits.
+fn instance(folder: &Path, boot: &str) -> io::Result<u64> {
+    let path = folder.join(".instance");
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    let of_this_boot = written.trim_end().split_once(' ').filter(|(of, _)| *of == boot);
+    if let Some(instance) = of_this_boot.and_then(|(_, digits)| u64::from_str_radix(digits, 16).ok()) {
+        return Ok(instance);
+    }
+    let instance = u64::from_le_bytes(*entropy()?.0.first_chunk().unwrap_or(&[0; 8]));
+    // Whole or not at all: half a name would be another journal's.
+    let half = folder.join(".instance.new");
+    fs::write(&half, format!("{boot} {instance:016x}\n"))?;
+    fs::rename(&half, &path)?;
+    Ok(instance)
 }
 
 /// Whether a file of that name is about a request. Another is somebody else's, and no business of ours.

@@ -277,10 +277,10 @@ class Guest:
         self.channel, self.keys, self.lose = channel, keys, lose
         self.end = time.monotonic() + timeout
         self.session, self.sessions, self.accepted, self.working = None, 0, 0, 0
-        self.stamp, self.deadline = None, None
+        self.instance, self.deadline = None, None
 
     def handshake(self, switches):
-        """A session, or none when the time is up, or the clock is another host's: it may have been done already."""
+        """A session, or none when the time is up, or it is another host's: it may have been done already."""
         nonce = secrets.token_bytes(16)
         hello = bytes([HELLO, VERSION, VERSION]) + varint(self.keys.generation) + self.keys.guest + nonce
         hello += tag(self.keys.ours, hello)
@@ -300,7 +300,7 @@ class Guest:
                     except ValueError as why:
                         print("fence_second: dropped: %s" % why, file=sys.stderr)
                         continue
-                    if switches and self.stamp is not None and self.session.stamp < self.stamp:
+                    if switches and self.instance not in (None, self.session.instance):
                         self.session = None
                         return False
                     self.sessions += 1
@@ -311,8 +311,9 @@ class Guest:
     def set_deadline(self, stamp):
         """On the host's clock, and never later than was said before on the same clock."""
         deadline = stamp + int(max(0, self.end - time.monotonic()) * 1000)
-        self.deadline = min(deadline, self.deadline) if self.deadline and stamp >= self.stamp else deadline
-        self.stamp = stamp
+        same = self.instance == self.session.instance
+        self.deadline = min(deadline, self.deadline) if same else deadline
+        self.instance = self.session.instance
 
     def ask(self, number, body):
         """The final reply to that request, or none when the time is up."""

@@ -152,7 +152,9 @@ impl fmt::Display for Malformed {
             Malformed::Name(why) => fmt::Display::fmt(why, f),
             Malformed::Deadline => f.write_str("its deadline is over ten minutes away"),
             Malformed::Body => f.write_str("its body cannot be read"),
-            Malformed::LastByte => f.write_str("its last byte is not 0, and may be of a frame of the native wire behind it"),
+            Malformed::LastByte => {
+                f.write_str("its last byte is not 0, and may be of a frame of the native wire behind it")
+            }
         }
     }
 }

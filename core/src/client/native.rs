@@ -49,7 +49,7 @@ pub(super) struct NativeClient {
     id: u64,
     deadline: Millis,
     heard_at: Millis,
-    /// The deadline on the other end's clock, and what that clock showed last.
+    /// The deadline on the other end's clock, and the instance whose clock that is.
     due: Option<(u64, u64)>,
     /// When what is in `out` is to be sent again; none while it is being sent.
     repeat_at: Option<Millis>,
@@ -173,14 +173,15 @@ impl NativeClient {
         }
         let mut read = Reader::new(body);
         let [_kind, _min, _max, version] = [(); 4].map(|()| read.byte());
-        let (_instance, stamp, _nonce) = (read.number(), read.number(), read.array());
+        let (instance, stamp, _nonce) = (read.number(), read.number(), read.array());
         if !read.is_good() || !read.rest().is_empty() || !(MIN..=CURRENT).contains(&version) {
             return;
         }
-        // A clock that is behind is another host's, to which this guest was moved. What the first one was asked to do, and may
-        // have done, that one does not know: it would do it again.
+        let before = self.due.filter(|(_, of)| *of == instance);
+        // Another host's, to which this guest was moved; or this one has lost its journal. What was asked before, and may have
+        // been done, it does not know: it would do it again.
         let is_power = matches!(self.what.first(), Some(&(asking::OFF | asking::REBOOT | asking::ON)));
-        if is_power && self.due.is_some_and(|(_, last)| stamp < last) {
+        if is_power && self.due != before {
             return self.end(Reply::Closed);
         }
         self.session = Some(self.keys.session(&self.hello, payload));
@@ -190,10 +191,7 @@ impl NativeClient {
         let left = self.deadline.since(now).min(DEADLINE_MAX);
         let due = stamp.saturating_add(left.0);
         // On the same clock a request never becomes younger, whatever pauses this end.
-        self.due = Some(match self.due {
-            Some((before, last)) if stamp >= last => (before.min(due), stamp),
-            _ => (due, stamp),
-        });
+        self.due = Some((before.map_or(due, |(before, _)| before.min(due)), instance));
         self.state = State::Asking;
         self.repeated = false;
         self.send_request();

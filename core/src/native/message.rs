@@ -51,7 +51,7 @@ pub struct Welcome {
     pub max: u8,
     /// The one that is spoken from here on.
     pub version: u8,
-    /// Which run of the host's program this is: random.
+    /// Which memory of requests the host has: random, and the same for as long as that memory and its clock last.
     pub instance: u64,
     /// Its clock now, in milliseconds; deadlines are points on it.
     pub stamp: u64,

@@ -8,7 +8,9 @@ use crate::common::{Answering, ENTROPY, asks, done, frame, off, refusals, status
 use crate::pair::Pair;
 use fencewire_core::native::keys::Keys;
 use fencewire_core::native::message::{HELLO, REPLY, REQUEST, Said, WELCOME, What, Whom};
-use fencewire_core::{Answer, Ask, Endpoint, Event, Listener, Millis, Power, Refusal, Reply, Uuid};
+use fencewire_core::{
+    Accept, Answer, Ask, Endpoint, Event, Listener, Millis, NativeAccept, Power, Refusal, Reply, Uuid,
+};
 use proptest::prelude::*;
 
 fn other_guest() -> Keys {
@@ -197,11 +199,11 @@ fn a_flood_of_forged_hellos_with_chosen_nonces_gets_no_answer_at_all() {
 fn another_host_is_not_asked_to_do_it_again() {
     let mut pair = Pair::new(&off("vm1"));
     pair.asked();
-    pair.listener = Listener::new(accept(keys(1), false));
-    // Its clock is behind the first one's.
-    pair.listener.opened(&ENTROPY, Millis(500));
-    pair.client.wake(pair.now.plus(Millis(3_000)));
-    pair.now = Millis(500);
+    let native = Some(NativeAccept { keys: keys(1), instance: 8 });
+    pair.listener = Listener::new(Accept { native, ..accept(keys(1), false) });
+    pair.now = pair.now.plus(Millis(3_000));
+    pair.listener.opened(&ENTROPY, pair.now);
+    pair.client.wake(pair.now);
     let events = pair.events.len();
     pair.run();
     assert_eq!(pair.replies, [Reply::Closed]);

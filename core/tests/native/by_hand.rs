@@ -160,18 +160,25 @@ impl Guest {
 /// The answering end.
 pub(crate) struct Host {
     pub(crate) keys: Keys,
+    pub(crate) instance: u64,
     pub(crate) session: Option<Session>,
     pub(crate) counter: u32,
 }
 
 impl Host {
     pub(crate) fn new() -> Host {
-        Host { keys: keys(1), session: None, counter: 0 }
+        Host { keys: keys(1), instance: 7, session: None, counter: 0 }
+    }
+
+    /// Which knows nothing of what the first was asked.
+    pub(crate) fn other() -> Host {
+        Host { instance: 8, ..Host::new() }
     }
 
     /// The frame of a welcome to the hello among these bytes.
     pub(crate) fn welcome(&mut self, bytes: &[u8], stamp: u64) -> Vec<u8> {
-        self.welcome_of(bytes, Welcome { min: 1, max: 1, version: 1, instance: 7, stamp, nonce: [0x22; 16] })
+        let instance = self.instance;
+        self.welcome_of(bytes, Welcome { min: 1, max: 1, version: 1, instance, stamp, nonce: [0x22; 16] })
     }
 
     pub(crate) fn welcome_of(&mut self, bytes: &[u8], welcome: Welcome) -> Vec<u8> {

@@ -214,26 +214,31 @@ fn on_the_same_clock_a_request_never_becomes_younger() {
 
 /// Rule 3: the host that was asked first may have done it.
 #[test]
-fn on_another_clock_no_power_is_asked_for_again() {
-    for action in [PowerAction::Off, PowerAction::Reboot, PowerAction::On] {
+fn of_another_host_no_power_is_asked_again() {
+    let clocks = [STAMP - 1, STAMP, STAMP + 3_000];
+    let actions = [PowerAction::Off, PowerAction::Reboot, PowerAction::On];
+    for (action, clock) in actions.into_iter().flat_map(|action| clocks.map(|clock| (action, clock))) {
         let ask = Ask::Power(action, target("vm1"));
         let mut end = asking(&ask);
         in_session(&mut end);
         end.later(3_000);
-        let welcome = Host::new().welcome(&end.written(), STAMP - 1);
-        assert_eq!(end.give(&welcome), [Reply::Closed], "{ask:?}");
-        assert!(end.written().is_empty(), "{ask:?}");
+        let welcome = Host::other().welcome(&end.written(), clock);
+        assert_eq!(end.give(&welcome), [Reply::Closed], "{ask:?} at {clock}");
+        assert!(end.written().is_empty(), "{ask:?} at {clock}");
     }
 }
 
-/// A clock that is behind the last one is another, also where it is ahead of what was said on the first.
 #[test]
-fn on_another_clock_a_question_has_what_is_left_of_its_time() {
+fn on_another_hosts_clock_a_question_has_what_is_left_of_its_time() {
     let mut end = asking(&status("vm1"));
     in_session(&mut end);
-    for (stamp, due) in [(STAMP + 53_000, STAMP + 30_000), (STAMP + 40_000, STAMP + 40_000 + 24_000)] {
+    for (mut host, stamp, due) in [
+        (Host::new(), STAMP + 53_000, STAMP + 30_000),
+        (Host::other(), STAMP + 54_000, STAMP + 54_000 + 24_000),
+        (Host::other(), STAMP + 90_000, STAMP + 54_000 + 24_000),
+        (Host::new(), STAMP + 60_000, STAMP + 60_000 + 18_000),
+    ] {
         end.later(3_000);
-        let mut host = Host::new();
         let welcome = host.welcome(&end.written(), stamp);
         end.give(&welcome);
         assert_eq!(host.requests(&end.written()), [(ID, due)]);

@@ -30,6 +30,7 @@ pub(crate) enum Planted {
     Nothing,
     NoLedger,
     NoJournal,
+    OneInstance,
     NoGuard,
     NoDeadline,
     NoConfirmation,
@@ -111,6 +112,8 @@ pub(crate) struct Bridge {
     out: HashMap<(usize, RequestId), Request>,
     listings: HashMap<usize, VecDeque<u8>>,
     journal: Vec<Written>,
+    /// The journal's name.
+    instance: u64,
     statuses: HashMap<usize, Power>,
     /// Out of a thousand: a guest that a destroy does not put off.
     stubborn: u64,
@@ -130,16 +133,25 @@ impl Bridge {
             out: HashMap::new(),
             listings: HashMap::new(),
             journal: Vec::new(),
+            instance: 0,
             statuses: HashMap::new(),
             stubborn,
         };
+        bridge.loses_its_journal();
         bridge.starts(now);
         bridge
     }
 
+    /// To a guest it is another host's from there on.
+    pub(crate) fn loses_its_journal(&mut self) {
+        self.journal.clear();
+        if self.planted != Planted::OneInstance {
+            self.instance = self.chance.below(u64::MAX);
+        }
+    }
+
     /// With empty memory but for the journal.
     pub(crate) fn starts(&mut self, now: Millis) {
-        let instance = self.chance.below(u64::MAX);
         self.ledgers = (0..GUESTS).map(|_| Ledger::new()).collect();
         self.journal.retain(|written| written.until > now.plus(OFFSET));
         for written in &self.journal {
@@ -148,7 +160,7 @@ impl Bridge {
         self.listeners.clear();
         for guest in 0..GUESTS {
             let whose = if self.planted == Planted::AnothersKey { (guest + 1) % GUESTS } else { guest };
-            let native = Some(NativeAccept { keys: (self.keys)(whose), instance });
+            let native = Some(NativeAccept { keys: (self.keys)(whose), instance: self.instance });
             self.listeners.push(Listener::new(Accept { classic: false, native, ..Accept::default() }));
             self.connects(guest, now);
         }

@@ -75,6 +75,11 @@ fn a_bridge_without_a_journal_is_found() {
 }
 
 #[test]
+fn a_bridge_that_has_lost_its_journal_and_says_it_is_the_same_is_found() {
+    is_found(Planted::OneInstance, |broken| matches!(broken, Broken::ActedTwice(_)));
+}
+
+#[test]
 fn a_bridge_that_heeds_no_guard_is_found() {
     is_found(Planted::NoGuard, |broken| matches!(broken, Broken::AnotherRun(_)));
 }

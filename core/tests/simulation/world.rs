@@ -458,6 +458,9 @@ impl World {
                 let (machines, record, stopped) = (&mut self.machines, &mut self.record, &mut self.stopped);
                 self.up_at = Some(self.now.plus(Millis(1 + self.chance.below(4_000))));
                 self.bridge.is_killed(&mut Outside { machines, record, stopped }, self.now)?;
+                if self.chance.happens(250) {
+                    self.bridge.loses_its_journal();
+                }
                 self.guests_went();
             }
             Incident::BridgeKilled => {}

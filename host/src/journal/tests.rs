@@ -38,6 +38,27 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     paths.filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.')).collect()
 }
 
+#[test]
+fn a_journal_keeps_its_name_until_the_host_is_started_again() {
+    let (folder, journal, _) = bench(PowerAction::Off);
+    let name = folder.path().join(".instance");
+    let first = journal.instance();
+    drop(journal);
+    assert_eq!(open(folder.path()).0.instance(), first);
+    let written = fs::read_to_string(&name).unwrap();
+    let another_boot = format!("00000000-0000-0000-0000-000000000000 {first:016x}\n");
+    for unread in [&another_boot, "", "noise", &written[..written.len() - 3].replace(' ', "")] {
+        fs::write(&name, unread).unwrap();
+        let (journal, _) = open(folder.path());
+        assert_ne!(journal.instance(), first, "{unread:?}");
+        let named = journal.instance();
+        drop(journal);
+        assert_eq!(open(folder.path()).0.instance(), named, "{unread:?}");
+    }
+    assert_ne!(bench(PowerAction::Off).1.instance(), first, "another folder is another's");
+    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+}
+
 type Steps = fn(&Journal, &Order);
 
 #[test]
