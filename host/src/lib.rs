@@ -21,12 +21,14 @@
 //! | [`records`], [`journal`] | what is written down: for people, and for the next run |
 //! | [`notify`], [`log`] | what the service manager is told, and whoever reads standard error |
 //! | [`clock`], [`entropy`] | the time, and random bytes |
+//! | `credentials` | who is at a unix socket's other end |
 
 pub mod bridge;
 pub mod channels;
 pub mod clock;
 pub mod config;
 pub mod control;
+mod credentials;
 pub mod discover;
 pub mod enrolled;
 pub mod entropy;

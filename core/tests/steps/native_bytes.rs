@@ -143,24 +143,7 @@ fn run(input: &mut Input<'_>) -> Option<[u8; 16]> {
 }
 
 pub(crate) fn reason(input: &mut Input<'_>) -> Reason {
-    use Reason::{
-        Ambiguous, Busy, Elsewhere, Expired, Forbidden, NotFound, NotRecorded, NotStarted, Replaced, RequesterFenced,
-        Unconfirmed, Unreachable,
-    };
-    input.one_of(&[
-        NotFound,
-        Unreachable,
-        Unconfirmed,
-        Expired,
-        RequesterFenced,
-        Elsewhere,
-        NotStarted,
-        Busy,
-        NotRecorded,
-        Replaced,
-        Ambiguous,
-        Forbidden,
-    ])
+    input.one_of(&Reason::ALL)
 }
 
 pub(crate) fn said(input: &mut Input<'_>) -> Said {

@@ -3,7 +3,7 @@
 //! With one, what it says is the answer. With several, a status, a list and the place of a power action are put together
 //! from what each of them says; one that is silent is waited for a little, and then only where it matters.
 
-use super::orders::Search;
+use super::dispatch::Search;
 use super::requests::AskId;
 use super::{Bridge, Note};
 use crate::clock;

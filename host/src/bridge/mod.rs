@@ -8,10 +8,10 @@
 //! | `callers` | who calls a channel that listens |
 //! | `channel` | a channel and the state of opening it |
 //! | `connections` | channels opened, read, written, closed and opened again |
+//! | `dispatch` | on which hypervisor a power action is carried out |
 //! | `discovered` | channels that are found: who is looked at when, and what is opened and closed for it |
 //! | `held` | connections that end when a guest's own process ends |
 //! | `fleet` | the hypervisors: which is asked what, and what their answers make together |
-//! | `orders` | on which hypervisor a power action is carried out |
 //! | `reload` | another configuration in place of the one that is served |
 //! | `requests` | a request from its arrival to its answer; power actions |
 //! | `queries` | monitors, statuses and lists |
@@ -23,10 +23,10 @@ mod callers;
 mod channel;
 mod connections;
 mod discovered;
+mod dispatch;
 mod fleet;
 mod held;
 mod memory;
-mod orders;
 mod queries;
 mod refusals;
 mod reload;

@@ -1,9 +1,9 @@
 //! Sockets that were found: nobody has written their paths into our configuration, so who made them is looked at.
 
 use super::{Found, unix};
+use crate::credentials::Credentials;
 use crate::discover::is_inside;
 use mio::net::UnixStream;
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use std::fs;
 use std::io;
@@ -28,7 +28,7 @@ pub(super) fn connect(path: &Path, asked: &Found) -> io::Result<UnixStream> {
     }
     let stream = unix::connect(path)?;
     // The path may have become another's meanwhile: this is who listens.
-    allow(asked, socket_peercred(&stream)?.uid.as_raw(), "who listens there is")?;
+    allow(asked, Credentials::of(&stream)?.uid, "who listens there is")?;
     Ok(stream)
 }
 

@@ -1,12 +1,13 @@
 //! Who is at the other end of a unix socket, by the kernel's word; and whether they have gone.
 //!
-//! The kernel keeps with each connection which process listened there, or called from there. Its name tells QEMU from
-//! what stands between QEMU and this bridge, such as a relay, whose end says nothing of the guest's.
+//! The process's name tells QEMU from what stands between QEMU and this bridge, such as a relay, whose end says nothing of
+//! the guest's.
 
+use crate::credentials::Credentials;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// libvirt's daemons: libvirt makes the socket and listens on it, and QEMU, when it has started, takes over.
@@ -15,23 +16,10 @@ const FOR_QEMU: [&str; 3] = ["libvirtd", "virtqemud", "virt-qemu-run"];
 /// The name of the program at the other end, as the kernel has it (15 bytes at most). None where it has ended already, or
 /// where `/proc` hides it.
 pub(super) fn program(stream: impl AsFd) -> Option<String> {
-    let pid = process(&stream)?;
+    let pid = Credentials::of(&stream).ok()?.pid?;
     // Not its command line: to read that is to wait for a process that hangs.
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(String::from_utf8_lossy(&name).trim_end().to_owned())
-}
-
-/// The number of the process that listened at the other end, or called from there. None where it has none here: it is in
-/// another container.
-fn process(stream: &impl AsFd) -> Option<libc::pid_t> {
-    // Not rustix's: in its words a process has a number, and 0 is none.
-    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    let (fd, into) = (stream.as_fd().as_raw_fd(), (&raw mut peer).cast());
-    // SAFETY: the descriptor is open for as long as `stream` is borrowed; the kernel writes `length` bytes at most, which
-    // are `peer`'s, and any bytes are a `ucred`.
-    let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, into, &raw mut length) };
-    (result == 0 && peer.pid > 0).then_some(peer.pid)
 }
 
 /// Whether what a program of that name has open is closed when its guest ends, and not before: `qemu-system-x86`,

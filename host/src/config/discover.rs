@@ -23,8 +23,8 @@ impl Check<'_> {
 
     fn virtio_name(&mut self, given: &Spanned<String>) -> Option<String> {
         let name = given.get_ref();
-        if name.chars().any(char::is_control) {
-            self.error_at(given, format!("discover.virtio_name = {name:?} is no channel's name"));
+        if !is_a_ports_name(name) {
+            self.error_at(given, format!("discover.virtio_name = {name:?}: no port has such a name"));
         }
         (!name.is_empty()).then(|| name.clone())
     }
@@ -58,6 +58,11 @@ impl Check<'_> {
         }
         found
     }
+}
+
+/// Whether a virtio port can be called that. In a guest its name is a link's in a folder.
+pub(super) fn is_a_ports_name(name: &str) -> bool {
+    !name.chars().any(|letter| letter.is_control() || letter == '/')
 }
 
 /// The number of a user of this system.

@@ -154,31 +154,30 @@ pub fn parse(file: &Path, text: &str) -> Loaded {
 
 /// Where the file has the master key, whatever else is wrong with it; or why that cannot be told.
 pub fn master_key(file: &Path) -> Result<PathBuf, String> {
-    let text =
-        std::fs::read_to_string(file).map_err(|why| format!("cannot be read ({why}): name a file with --config"))?;
-    let parsed = toml::from_str::<schema::File>(&text).map_err(|why| why.message().to_owned())?;
-    let key = parsed.wire.master_key.ok_or("has no wire.master_key: name a file there")?;
+    let key = as_written(file)?.wire.master_key.ok_or("has no wire.master_key: name a file there")?;
     Ok(PathBuf::from(key.into_inner()))
 }
 
 /// Where the file has the control socket, whatever else is wrong with it; or why that cannot be told.
 pub fn control_socket(file: &Path) -> Result<PathBuf, String> {
-    let text =
-        std::fs::read_to_string(file).map_err(|why| format!("cannot be read ({why}): name a file with --config"))?;
-    let parsed = toml::from_str::<schema::File>(&text).map_err(|why| why.message().to_owned())?;
-    Ok(parsed.control.socket.map_or_else(|| PathBuf::from(check::SOCKET_PATH), |path| PathBuf::from(path.into_inner())))
+    let socket = as_written(file)?.control.socket;
+    Ok(socket.map_or_else(|| PathBuf::from(check::SOCKET_PATH), |path| PathBuf::from(path.into_inner())))
 }
 
 /// How the virtio port is called that Fencewire's channel is in a guest: `discover.virtio_name`, or its default.
 pub fn virtio_name(file: &Path) -> Result<String, String> {
-    let text =
-        std::fs::read_to_string(file).map_err(|why| format!("cannot be read ({why}): name a file with --config"))?;
-    let parsed = toml::from_str::<schema::File>(&text).map_err(|why| why.message().to_owned())?;
-    let name = parsed.discover.virtio_name.map_or_else(|| VIRTIO_NAME.to_owned(), Spanned::into_inner);
-    if name.is_empty() || name.chars().any(|letter| letter.is_control() || letter == '/') {
+    let name = as_written(file)?.discover.virtio_name.map_or_else(|| VIRTIO_NAME.to_owned(), Spanned::into_inner);
+    if name.is_empty() || !discover::is_a_ports_name(&name) {
         return Err(format!("discover.virtio_name = {name:?}: no port has such a name; give one like {VIRTIO_NAME:?}"));
     }
     Ok(name)
+}
+
+/// What the file says, whether or not it can be served.
+fn as_written(file: &Path) -> Result<schema::File, String> {
+    let text =
+        std::fs::read_to_string(file).map_err(|why| format!("cannot be read ({why}): name a file with --config"))?;
+    toml::from_str(&text).map_err(|why| why.message().to_owned())
 }
 
 fn only(file: &Path, finding: Finding) -> Findings {

@@ -195,7 +195,7 @@ const ERRORS: &[(usize, &str, usize, &str)] = &[
     (14, "[discover]\ndirectory = \"/run/../etc\"", 15, "have no \"..\""),
     (14, "[discover]\ndirectory = \"/\"", 15, "not be \"/\" itself"),
     (14, "[discover]\ndirectory = \"/etc/passwd\"", 15, "is no folder"),
-    (14, "[discover]\nvirtio_name = \"a\\nb\"", 15, "is no channel's name"),
+    (14, "[discover]\nvirtio_name = \"a\\nb\"", 15, "no port has such a name"),
     (14, "[discover]\nowners = [\"root\", \"nobody-at-all\"]", 15, "no user \"nobody-at-all\""),
     (14, "[discover]\nname = \"a\"", 15, "unknown field `name`"),
     (14, "[metrics]", 14, "unknown field `metrics`"),
