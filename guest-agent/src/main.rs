@@ -9,5 +9,5 @@
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 compile_error!("fence_wire makes Linux system calls by hand and knows those of x86-64 only");
 
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "the only module that speaks to the kernel")]
 mod sys;

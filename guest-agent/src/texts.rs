@@ -125,7 +125,7 @@ texts! {
     ForGuest = " for %A"
     Failed = "the bridge failed to %1: read its log"
     FailedOf = "the bridge did not confirm %1%2: take nothing for done, and read its log"
-    NotDone = "the bridge did not %1%2: %4; read its log"
+    NotDone = "the bridge did not confirm %1%2: %4; read its log"
     Denied = "the bridge does not allow %1%2 from this guest: see its configuration"
     Unknown = "the bridge cannot tell the status of %A: read its log"
     Dropped = "%B hung up on this request: compare key_file and hash with the host's, and take nothing for done"

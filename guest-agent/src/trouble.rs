@@ -185,6 +185,7 @@ mod tests {
     use super::*;
     use crate::options::{Given, OPTIONS};
     use crate::stand_in::StandIn;
+    use fencewire_core::native::message::Reason;
 
     fn says(action: &str, broken: Broken, asked: bool) -> String {
         let system = StandIn::new();
@@ -207,6 +208,18 @@ mod tests {
             assert!(!says("status", lost, true).contains("happen"));
         }
         assert!(says("off", Broken::Failed, true).contains("take nothing for done"));
+    }
+
+    #[test]
+    fn each_reason_of_the_bridge_has_a_sentence_of_its_own() {
+        let mut said = Vec::new();
+        for failure in Reason::ALL.map(Failure::from) {
+            let sentence = says("off", Broken::NotDone(failure), true);
+            let why = sentence.strip_prefix("fence_wire: the bridge did not confirm off for 'vm2': ");
+            let why = why.and_then(|why| why.strip_suffix("; read its log\n")).expect("a whole sentence");
+            assert!(why.len() > 10 && !said.contains(&why.to_owned()), "{failure:?}: {sentence}");
+            said.push(why.to_owned());
+        }
     }
 
     #[test]

@@ -159,7 +159,7 @@ fn what_was_not_done_is_said_with_its_reason() {
         failed(&finished, part);
     };
     hypervisor.change("vm2", |guest| guest.state = Power::OffMigrated);
-    says("off", "did not off for 'vm2': the guest is or was migrating, and may run elsewhere; read its log");
+    says("off", "did not confirm off for 'vm2': the guest is or was migrating, and may run elsewhere; read its log");
     hypervisor.change("vm2", |guest| guest.state = Power::NoState);
     says("status", "cannot tell the status of 'vm2'");
 }
