@@ -2,7 +2,6 @@
 //! has been done is not done again, what has not is not said to be, and there is an answer.
 
 use std::fs;
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -83,14 +82,14 @@ impl Scene {
     #[track_caller]
     fn kill_in_fence_of(&mut self, first: Qemu, action: u8, when: When) -> Killed {
         let (destroyed, told) = (self.host.destroyed(TARGET), self.host.told("virDomainDestroy", TARGET));
-        let others = self.journal();
+        let others = self.daemon.journaled();
         let frame = frame(action);
         self.asker.send(&[frame, frame].concat());
         match when {
             When::Step(step) => {
                 let step = format!("\"step\":\"{step}\"");
                 wait_until(DEADLINE, "a step in the journal", || {
-                    let file = self.journal().into_iter().find(|file| !others.contains(file))?;
+                    let file = self.daemon.journaled().into_iter().find(|file| !others.contains(file))?;
                     fs::read_to_string(file).ok()?.contains(&step).then_some(())
                 });
             }
@@ -103,12 +102,6 @@ impl Scene {
         let bytes = self.asker.read_up_to(2 * REPLY_LENGTH, DEADLINE);
         let answers = bytes.chunks_exact(REPLY_LENGTH).map(reply).collect();
         Killed { frame, first, answers, destroyed }
-    }
-
-    /// The journal's files, one for each request.
-    fn journal(&self) -> Vec<PathBuf> {
-        let files = fs::read_dir(self.daemon.journal()).into_iter().flatten().flatten();
-        files.map(|file| file.path()).collect()
     }
 
     /// Starts the bridge again, repeats the request to it, and gives the answer.
@@ -200,7 +193,7 @@ fn a_guest_that_was_not_destroyed_before_its_bridge_was_killed_is_destroyed() {
     let qemu = scene.marked();
     scene.daemon.kill();
     // What the journal would have, had this request come by now and gone no further than that.
-    let file = scene.journal().remove(0);
+    let file = scene.daemon.journaled().remove(0);
     let begun = fs::read_to_string(&file).expect("a journal");
     let begun = begun.lines().next().and_then(|line| line.strip_suffix('}')).expect("its first line");
     let mark = mark(&scene.host).expect("it was marked");

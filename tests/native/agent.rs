@@ -14,6 +14,7 @@ use fencewire_tests::libvirt_file::{Guest, State};
 use fencewire_tests::process::{DEADLINE, Finished, Process, ours, run, run_with_input};
 use fencewire_tests::scripted::{Call, ScriptedHypervisor};
 use fencewired::power::hypervisor::State as Power;
+use serde_json::Value;
 
 use crate::enrolled::Keyed;
 use crate::second::{between, read};
@@ -164,9 +165,9 @@ fn what_was_not_done_is_said_with_its_reason() {
     says("status", "cannot tell the status of 'vm2'");
 }
 
-/// Rule 3: it asks again with the same id, over whatever the channel leads to by then.
-#[test]
-fn the_daemon_is_killed_before_its_reply_arrives() {
+/// An "off" whose answers are lost, and a daemon that is killed when it has done it, with its journal or not. What the agent
+/// says, and the records of each "off": what came of it, and whether it was a repetition.
+fn daemon_killed(forgets: bool) -> (Finished, Vec<(String, bool)>) {
     let mut daemon = Daemon::setup().served(["vm1", "vm2"].map(Guest::new)).wire("keyless = true").start();
     let mut vm1 = daemon.channel("vm1");
     let (mut welcomed, mut killed) = (false, false);
@@ -181,17 +182,38 @@ fn the_daemon_is_killed_before_its_reply_arrives() {
         }
         welcomed |= !bytes.is_empty();
         if !killed && daemon.records().iter().any(|record| record["action"] == "off") {
+            daemon.kill();
+            if forgets {
+                fs::remove_dir_all(daemon.journal()).expect("a journal that can be removed");
+            }
             daemon.start_again();
             vm1.accept(DEADLINE);
             killed = true;
         }
     });
-    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
     assert!(killed, "the reply came before the record");
     let records = daemon.stop_and_read_records();
     let offs = records.iter().filter(|record| record["action"] == "off");
-    let offs: Vec<_> = offs.map(|record| (record["outcome"].as_str(), record["repeated"] == true)).collect();
-    assert_eq!(offs, [(Some("confirmed off"), false), (Some("confirmed off"), true)]);
+    let came = |record: &Value| record["outcome"].as_str().expect("an outcome").to_owned();
+    (finished, offs.map(|record| (came(record), record["repeated"] == true)).collect())
+}
+
+/// Rule 3: it asks again with the same id, over whatever the channel leads to by then.
+#[test]
+fn the_daemon_is_killed_before_its_reply_arrives() {
+    let (finished, offs) = daemon_killed(false);
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
+    let off = || "confirmed off".to_owned();
+    assert_eq!(offs, [(off(), false), (off(), true)]);
+}
+
+/// Rule 3: whoever does not know what was asked before is not asked again, be it another host or one that has forgotten.
+#[test]
+fn a_daemon_without_its_journal_is_not_asked_again() {
+    let (finished, offs) = daemon_killed(true);
+    assert_eq!(finished.code, Some(1));
+    assert!(finished.stderr.contains("may have happened"), "{}", finished.stderr);
+    assert_eq!(offs, [("confirmed off".to_owned(), false)]);
 }
 
 #[test]

@@ -262,8 +262,17 @@ impl Daemon {
         let acts = acts(&records);
         assert!(acts.is_empty(), "nothing was to be done: {acts:#?}");
         // What is begun is written there before anything else, and is still there a minute later.
-        let begun = fs::read_dir(self.journal()).expect("the journal's folder").count();
-        assert_eq!(begun, 0, "nothing was to be begun");
+        assert_eq!(self.journaled(), Vec::<PathBuf>::new(), "nothing was to be begun");
+    }
+
+    /// The journal's files, one for each request. What begins with a dot is of none.
+    ///
+    /// # Panics
+    /// When the folder cannot be read.
+    pub fn journaled(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.journal()).expect("the journal's folder");
+        let paths = files.map(|file| file.expect("a folder's entry").path());
+        paths.filter(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))).collect()
     }
 
     /// Kills it (SIGKILL).
