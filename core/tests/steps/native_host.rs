@@ -24,6 +24,7 @@ const SPANS: [u64; 10] = [0, 1, 299, 300, 1_000, 2_999, 3_000, 5_000, 39_999, 40
 /// A session that the host's end has made.
 struct Made {
     session: Session,
+    instance: u64,
     stamp: u64,
     /// Of the last reply, and of the last request that was heard in it.
     said: u32,
@@ -45,9 +46,9 @@ struct Bed {
     /// Of earlier connections.
     old: usize,
     made: Vec<Made>,
-    /// All stamps are of a clock that goes on; and the last deadline that was said.
+    /// All welcomes are of one instance, whose clock goes on; and the last deadline that was said, and to which instance.
     one_clock: bool,
-    due: u64,
+    due: Option<(u64, u64)>,
     /// Of the request that was sent last.
     id: u64,
     /// What was said under the right key and id in a session of this connection; entries of lists.
@@ -76,7 +77,7 @@ impl Bed {
             old: 0,
             made: vec![],
             one_clock,
-            due: u64::MAX,
+            due: None,
             id: ID,
             told: vec![],
             entries: 0,
@@ -150,8 +151,12 @@ impl Bed {
         self.id = request.id;
         let most = made.stamp.saturating_add(PATIENCE.min(DEADLINE_MAX.0));
         assert!(request.deadline <= most, "later than it gives up itself");
-        assert!(!self.one_clock || request.deadline <= self.due, "it has become younger");
-        self.due = request.deadline;
+        let is_power = matches!(self.ask, Ask::Power(..));
+        if let Some((due, instance)) = self.due.filter(|_| is_power || self.one_clock) {
+            assert_eq!(made.instance, instance, "what one may have done is asked of another");
+            assert!(request.deadline <= due, "it has become younger");
+        }
+        self.due = Some((request.deadline, made.instance));
     }
 
     fn says(&mut self, frame: Vec<u8>) {
@@ -165,8 +170,9 @@ impl Bed {
         let hello = self.hellos[at].clone();
         let version = input.one_of(&[1, 1, 1, 1, 1, 1, 0, 2]);
         let clock = 5_000_000 + 2 * self.end.now.0;
-        let stamp = if self.one_clock { clock } else { input.one_of(&[5_000_000, clock, 7, u64::MAX - 9]) };
-        let welcome = Welcome { min: 1, max: 1, version, instance: 7, stamp, nonce: [input.byte(); 16] };
+        let any = [(7, 5_000_000), (7, clock), (8, 7), (8, u64::MAX - 9)];
+        let (instance, stamp) = if self.one_clock { (7, clock) } else { input.one_of(&any) };
+        let welcome = Welcome { min: 1, max: 1, version, instance, stamp, nonce: [input.byte(); 16] };
         let keys = self.key(input);
         let mut payload = [&[WELCOME][..], &written(&welcome)].concat();
         if input.below(16) == 15 {
@@ -177,7 +183,7 @@ impl Bed {
         let session = keys.session(&hello, &payload);
         let is_good = at >= self.old;
         if self.made.iter().all(|made| made.session.name != session.name) {
-            self.made.push(Made { session, stamp, said: 0, heard: 0, is_good });
+            self.made.push(Made { session, instance, stamp, said: 0, heard: 0, is_good });
         }
         self.says(framed(&payload));
     }
