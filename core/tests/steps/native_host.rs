@@ -54,6 +54,8 @@ struct Bed {
     /// What was said under the right key and id in a session of this connection; entries of lists.
     told: Vec<Said>,
     entries: usize,
+    /// Chunks of a list that were said not to be the last: for each there is another request, with the next id.
+    more: u64,
     noted: Vec<Vec<u8>>,
     recording: Vec<Vec<u8>>,
     queue: Vec<u8>,
@@ -81,6 +83,7 @@ impl Bed {
             id: ID,
             told: vec![],
             entries: 0,
+            more: 0,
             noted: vec![],
             recording: vec![],
             queue: vec![],
@@ -142,21 +145,22 @@ impl Bed {
         assert!(made.is_good && made.session.name == head.session, "of another connection");
         assert!(head.counter > made.heard, "a counter that was used");
         made.heard = head.counter;
+        let (clock, asked) = (made.stamp, made.instance);
         let bytes = [&[0], rest].concat();
         let (request, rest) = message::read::<Request<'_>>(0, &bytes).expect("it is one");
         assert!(rest.is_empty());
         // Rules 2 and 3: it asks for what it was made for, under its own id, and never becomes younger.
         assert!(means(&request.what, &self.ask, self.guard), "{request:?}");
-        assert!(request.id == self.id || self.ask == Ask::List && request.id == self.id + 1);
+        assert!(self.may_be_asked(request.id));
         self.id = request.id;
-        let most = made.stamp.saturating_add(PATIENCE.min(DEADLINE_MAX.0));
+        let most = clock.saturating_add(PATIENCE.min(DEADLINE_MAX.0));
         assert!(request.deadline <= most, "later than it gives up itself");
         let is_power = matches!(self.ask, Ask::Power(..));
         if let Some((due, instance)) = self.due.filter(|_| is_power || self.one_clock) {
-            assert_eq!(made.instance, instance, "what one may have done is asked of another");
+            assert_eq!(asked, instance, "what one may have done is asked of another");
             assert!(request.deadline <= due, "it has become younger");
         }
-        self.due = Some((request.deadline, made.instance));
+        self.due = Some((request.deadline, asked));
     }
 
     fn says(&mut self, frame: Vec<u8>) {
@@ -236,6 +240,13 @@ impl Bed {
         }
     }
 
+    /// Whether the client can be at that id. It reads a chunk that has come before it was asked for: who has the key may
+    /// guess what is asked next.
+    fn may_be_asked(&self, id: u64) -> bool {
+        let more = if self.ask == Ask::List { self.more } else { 0 };
+        (self.id..=ID + more).contains(&id)
+    }
+
     /// What comes is noted as what may be told: under the right key and id, in a session of this connection.
     fn notes(&mut self, bytes: &[u8], coming: &mut Deframer) {
         for &byte in bytes {
@@ -253,11 +264,11 @@ impl Bed {
             self.noted.push(payload.clone());
             let bytes = [&[0], rest].concat();
             let Some((replied, _)) = message::read::<Replied>(0, &bytes) else { continue };
-            // A list's next chunk is asked for when this one has been read.
-            if replied.id == self.id || self.ask == Ask::List && replied.id == self.id + 1 {
+            if self.may_be_asked(replied.id) {
                 self.told.push(replied.said);
-                if let Said::List(count, _) = replied.said {
+                if let Said::List(count, more) = replied.said {
                     self.entries += usize::from(count);
+                    self.more += u64::from(more);
                 }
             }
         }
