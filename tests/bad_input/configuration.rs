@@ -321,6 +321,27 @@ fn a_channels_path_that_cannot_be_one() {
     }
 }
 
+/// On such a line no wire can be spoken: refused by `check` and at the start alike, whatever the wires are.
+#[test]
+fn a_serial_line_that_carries_no_whole_byte() {
+    for wire in ["classic = true", "keyless = true"] {
+        let text = RIGHT.replace("classic = true", wire);
+        let text =
+            text.replace("kind = \"unix\"\npath = \"FOLDER/guest.sock\"", "kind = \"tty\"\npath = \"/dev/null\"");
+        for (params, bits) in [("9600,7E1", 7), ("115200,5N1", 5)] {
+            let file = File::new("");
+            let text = text.replace("guest = \"test\"", &format!("guest = \"test\"\nparams = \"{params}\""));
+            let text = text.replace("FOLDER", &file.folder.path().display().to_string());
+            fs::write(&file.path, text).expect("a configuration file");
+            file.is_refused(&[&format!(
+                ":9: error: channel.params = \"{params}\" for \"/dev/null\": {bits} data bits carry no whole byte. Our own \
+                 wire cannot work there, and fence-virt's would take a name for another guest's, and lose its lists. Set 8 \
+                 here and at the other end"
+            )]);
+        }
+    }
+}
+
 #[test]
 fn a_channels_path_where_nothing_is_yet() {
     File::with("FOLDER/guest.sock", "FOLDER/later.sock")

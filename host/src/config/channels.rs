@@ -255,7 +255,9 @@ impl Check<'_> {
                 match TtyParams::parse(params.get_ref()) {
                     Ok(parsed) => Some(ChannelKind::Tty(parsed)),
                     Err(why) => {
-                        self.error_at(params, format!("channel.params = {:?}: {why}", params.get_ref()));
+                        let path = channel.path.as_ref().map(|path| format!(" for {:?}", path.get_ref()));
+                        let path = path.unwrap_or_default();
+                        self.error_at(params, format!("channel.params = {:?}{path}: {why}", params.get_ref()));
                         None
                     }
                 }

@@ -89,6 +89,29 @@ fn what_is_given_is_taken() {
     assert!(matches!(channel.guest, Member::Uuid(guest) if guest.to_string() == uuid), "{channel:?}");
 }
 
+/// A parity bit is one more, and takes none of a byte's eight. With fewer than eight, neither wire is served.
+#[test]
+fn a_serial_line_has_eight_data_bits_whatever_is_spoken_on_it() {
+    for wires in ["classic = true", "keyless = true", "classic = true\nkeyless = true"] {
+        let said = |params: &str| {
+            let text = GOOD.join("\n").replace("classic = true", wires);
+            said_of(&text.replace("guest = \"vm1\"", &format!("guest = \"vm1\"\nparams = \"{params}\"")))
+        };
+        for params in ["9600,8N1", "9600,8e1", "1200,8O2"] {
+            let (config, findings) = said(params);
+            assert!(config.is_some() && findings.is_empty(), "{wires}, {params}: {findings:?}");
+        }
+        for params in ["9600,7N1", "9600,7E1", "9600,7O2", "9600,6N1", "9600,5N1"] {
+            let (config, findings) = said(params);
+            let [only] = &findings[..] else { panic!("{wires}, {params}: {findings:?}") };
+            assert!(
+                config.is_none() && only.is_error && only.text.contains("Set 8 here and at the other end"),
+                "{only:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn channels_are_looked_for_unless_the_file_says_otherwise() {
     let without = GOOD.join("\n").replace("[[channel]]\nkind = \"tty\"\npath = \"/dev/null\"\nguest = \"vm1\"", "");
@@ -168,6 +191,8 @@ const ERRORS: &[(usize, &str, usize, &str)] = &[
     (8, "guest = \"a\\nb\"", 8, "is no guest's name"),
     (8, "guest = \"vm1\"\nport = \"usb\"", 9, "must be \"serial\" or \"virtio\""),
     (8, "guest = \"vm1\"\nparams = \"fast\"", 9, "must be like \"115200,8N1\""),
+    (8, "guest = \"vm1\"\nparams = \"115200,9N1\"", 9, "must be like \"115200,8N1\""),
+    (8, "guest = \"vm1\"\nparams = \"9600,7E1\"", 9, "for \"/dev/null\": 7 data bits carry no whole byte"),
     (8, "guest = \"vm1\"\nmode = \"0660\"", 9, "only a unix-listen channel"),
     (8, "guest = \"vm1\"\nlisten = 1229", 9, "only for tcp and vsock"),
     (8, "guest = \"vm1\"\nkey_file = \"/k\"", 9, "channel.key_file"),
