@@ -31,7 +31,7 @@ use tempfile::TempDir;
 use crate::fence_virt::{Far, Pump};
 use crate::guest_channel::{GuestChannel, HostList, MONITOR, SUCCESS, fresh_seqno, request};
 use crate::libvirt_file::Guest;
-use crate::process::{DEADLINE, Finished, Process, ours, run, wait_until};
+use crate::process::{DEADLINE, Finished, Process, ours, program, run, wait_until};
 use crate::tcp_channel::TcpChannel;
 
 pub use setup::Setup;
@@ -54,21 +54,40 @@ pub fn settle() {
     thread::sleep(Duration::from_millis(listener::SETTLE.0 + 1));
 }
 
-fn start(config: &Path, file_limit: Option<u32>, log: Option<&Path>, environment: &[(String, String)]) -> Process {
-    let program = ours("fencewired");
-    let limit = file_limit.map(|limit| format!("ulimit -Sn {limit} && ")).unwrap_or_default();
-    let mut command = Command::new("sh");
-    match log {
-        None => command.arg("-c").arg(format!("{limit}exec \"$0\" \"$@\"")),
-        Some(path) => command.env("LOG", path).arg("-c").arg(format!("{limit}exec \"$0\" \"$@\" 2>>\"$LOG\"")),
-    };
-    command.arg(program);
-    // What a service manager told us is not for it.
-    for name in ["FENCEWIRED_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
-        command.env_remove(name);
+/// Debian's `nobody`.
+const NOBODY: u32 = 65_534;
+
+/// How the daemon is started.
+#[derive(Debug)]
+struct How {
+    file_limit: Option<u32>,
+    log: Option<PathBuf>,
+    environment: Vec<(String, String)>,
+    /// What `nobody` is to run. None: whoever the test is runs our own program where it was built.
+    program: Option<PathBuf>,
+}
+
+impl How {
+    fn start(&self, config: &Path) -> Process {
+        let limit = self.file_limit.map(|limit| format!("ulimit -Sn {limit} && ")).unwrap_or_default();
+        let nobody = self
+            .program
+            .as_ref()
+            .map(|_| format!("{} --reuid={NOBODY} --regid={NOBODY} --clear-groups ", program("setpriv").display()));
+        let before = format!("{limit}exec {}", nobody.unwrap_or_default());
+        let mut command = Command::new("sh");
+        match &self.log {
+            None => command.arg("-c").arg(format!("{before}\"$0\" \"$@\"")),
+            Some(path) => command.env("LOG", path).arg("-c").arg(format!("{before}\"$0\" \"$@\" 2>>\"$LOG\"")),
+        };
+        command.arg(self.program.clone().unwrap_or_else(|| ours("fencewired")));
+        // What a service manager told us is not for it.
+        for name in ["FENCEWIRED_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Process::start(command.arg("--config").arg(config))
     }
-    command.envs(environment.iter().map(|(name, value)| (name, value)));
-    Process::start(command.arg("--config").arg(config))
 }
 
 /// A running `fencewired`; killed when dropped.
@@ -80,9 +99,7 @@ pub struct Daemon {
     served: Vec<String>,
     tcp: Vec<TcpChannel>,
     pumps: Vec<Pump>,
-    file_limit: Option<u32>,
-    log: Option<PathBuf>,
-    environment: Vec<(String, String)>,
+    how: How,
     folder: TempDir,
 }
 
@@ -188,6 +205,19 @@ impl Daemon {
         self.folder.path().join("control.sock")
     }
 
+    /// How much time of a processor it has had since it was started.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[track_caller]
+    pub fn processor_time(&self) -> Duration {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("a running process");
+        // Behind the name, which may hold anything; in hundredths of a second, whatever the kernel's own clock is.
+        let (_, fields) = text.rsplit_once(") ").expect("its name");
+        let ticks = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("a number"));
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
     /// Asks it with `fencewired status`, with these options.
     ///
     /// # Panics
@@ -288,7 +318,7 @@ impl Daemon {
     #[track_caller]
     pub fn start_again(&mut self) {
         self.process.kill();
-        self.process = start(&self.config(), self.file_limit, self.log.as_deref(), &self.environment);
+        self.process = self.how.start(&self.config());
         self.connect();
     }
 

@@ -12,7 +12,8 @@ mod unix;
 pub(crate) use peer::{has_ended, is_qemu};
 pub use tcp::{KeyFileTrouble, Trusted};
 pub use tty::{Tty, TtyParams};
-pub(crate) use unix::listen as listen_at;
+pub use unix::may_connect;
+pub(crate) use unix::{closed_folder, explained, listen as listen_at};
 
 use crate::guests::Member;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -94,7 +95,8 @@ impl ChannelSpec {
                         None => unix::connect(&channel.path),
                         Some(found) => found::connect(&channel.path, found),
                     };
-                    stream.map(|stream| Opened::Stream(Stream::Unix(stream)))
+                    let stream = stream.map_err(|why| explained(why, &channel.path))?;
+                    Ok(Opened::Stream(Stream::Unix(stream)))
                 }
                 ChannelKind::Tty(params) => {
                     Tty::open(&channel.path, params).map(|tty| Opened::Stream(Stream::Tty(tty)))

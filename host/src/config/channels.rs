@@ -2,7 +2,7 @@
 
 use super::check::{Check, SOCKET_PATH_MAX};
 use super::schema;
-use crate::channels::{ChannelKind, ChannelSpec, GuestChannel, KeyedChannel, PortType, Trusted, TtyParams};
+use crate::channels::{ChannelKind, ChannelSpec, GuestChannel, KeyedChannel, PortType, Trusted, TtyParams, explained};
 use crate::policy::Group;
 use fencewire_core::classic::key::Hash;
 use std::collections::HashMap;
@@ -286,13 +286,22 @@ impl Check<'_> {
                 format!("channel.path = \"{shown}\": a socket's path has at most {SOCKET_PATH_MAX} bytes"),
             );
         }
-        let Ok(found) = std::fs::metadata(path) else {
-            if kind != "unix-listen" {
-                self.warn_at(at, format!("channel.path = \"{shown}\" is not there; it is served when it comes"));
-            } else if !path.parent().is_some_and(Path::is_dir) {
-                self.warn_at(at, format!("channel.path = \"{shown}\": its folder is not there; make it"));
+        let found = match std::fs::metadata(path) {
+            Ok(found) => found,
+            Err(why) if why.kind() == std::io::ErrorKind::PermissionDenied => {
+                let why = explained(why, path);
+                return self.warn_at(at, format!("channel.path = \"{shown}\": {why}; it is served from then on"));
             }
-            return;
+            Err(_) if kind != "unix-listen" => {
+                return self
+                    .warn_at(at, format!("channel.path = \"{shown}\" is not there; it is served when it comes"));
+            }
+            Err(_) => {
+                if !path.parent().is_some_and(Path::is_dir) {
+                    self.warn_at(at, format!("channel.path = \"{shown}\": its folder is not there; make it"));
+                }
+                return;
+            }
         };
         let is_socket = found.file_type().is_socket();
         let fits = if kind == "tty" { found.file_type().is_char_device() } else { is_socket };

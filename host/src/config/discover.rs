@@ -2,6 +2,7 @@
 
 use super::check::Check;
 use super::schema;
+use crate::channels::closed_folder;
 use crate::discover::{OWNERS, Rules, VIRTIO_NAME, climbs};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,13 @@ impl Check<'_> {
                 "discover.directory = {shown:?}: must begin with \"/\", have no \"..\" and not be \"/\" itself"
             );
             self.error_at(given, text);
+        } else if let Some(closed) = closed_folder(path) {
+            let text = format!(
+                "discover.directory = {shown:?}: this user may not enter the folder {}: let the daemon's. Its channels are \
+                 served from then on",
+                closed.display()
+            );
+            self.warn_at(given, text);
         } else if !path.exists() {
             self.warn_at(given, format!("discover.directory = {shown:?} is not there; it is searched when it comes"));
         } else if !path.is_dir() {

@@ -20,6 +20,7 @@ pub mod reconcile;
 mod turn;
 pub mod xml;
 
+use crate::channels::closed_folder;
 use crate::power::hypervisor::{Hypervisor, HypervisorError};
 use fencewire_core::Uuid;
 use std::path::{Component, Path, PathBuf};
@@ -98,7 +99,9 @@ fn resolved(mut port: Port, rules: &Rules) -> Option<Port> {
     let is_ours = match &mut port.source {
         Source::Listens { path, real } => {
             *real = real_path(path);
-            port.is_inside = is_inside(real);
+            // Where a folder cannot be entered, links cannot be seen. They are looked at again whenever it is to be opened,
+            // which fails until it can be.
+            port.is_inside = is_inside(real) || (is_below(path) && closed_folder(path).is_some());
             port.is_inside || is_below(path)
         }
         Source::Calls(path) => is_below(path) || is_inside(&real_path(path)),

@@ -2,7 +2,7 @@
 
 use super::{guests_of, load};
 use fencewire_core::Uuid;
-use fencewired::channels::ChannelSpec;
+use fencewired::channels::{self, ChannelSpec};
 use fencewired::config::{self, Config};
 use fencewired::discover::{self, Live, reconcile};
 use fencewired::guests::Member;
@@ -71,5 +71,8 @@ fn check_discovery(config: &Config, shown: &str) {
     for place in wanted.places.values() {
         let (path, who) = (place.path.display(), reconcile::shown(&place.name, place.at.1));
         println!("{shown}: found: channel {path} of guest {who}");
+        if let Err(why) = channels::may_connect(&place.path) {
+            println!("{shown}: warning: channel {path} cannot be opened: {why}");
+        }
     }
 }

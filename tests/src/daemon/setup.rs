@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{Daemon, start};
+use super::{Daemon, How, NOBODY};
 use crate::guest_channel::GuestChannel;
 use crate::libvirt_file::{Guest, LibvirtFile};
+use crate::process::ours;
 use crate::tcp_channel::{KEY, TcpChannel};
 
 /// What a [`Daemon`] is to serve, and how.
@@ -30,6 +32,7 @@ pub struct Setup {
     discover: String,
     log: Option<PathBuf>,
     file_limit: Option<u32>,
+    is_nobodys: bool,
     environment: Vec<(String, String)>,
 }
 
@@ -52,6 +55,7 @@ impl Setup {
             discover: String::new(),
             log: None,
             file_limit: None,
+            is_nobodys: false,
             environment: Vec::new(),
         }
     }
@@ -190,6 +194,13 @@ impl Setup {
         self
     }
 
+    /// Starts the daemon as the user `nobody`, to whom its folder is given. This needs root.
+    #[must_use]
+    pub fn as_nobody(mut self) -> Self {
+        self.is_nobodys = true;
+        self
+    }
+
     /// Starts the daemon with this variable in its environment.
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
@@ -240,9 +251,13 @@ impl Setup {
             push_group(&mut self.groups, "everybody", everybody, "");
         }
         fs::write(at("fencewired.toml"), self.configuration(&uri)).expect("a configuration file");
-        let process = start(&at("fencewired.toml"), self.file_limit, self.log.as_deref(), &self.environment);
-        let Self { served, tcp, file_limit, log, environment, folder, .. } = self;
-        Daemon { process, channels, served, tcp, pumps: Vec::new(), file_limit, log, environment, folder }
+        let Self { served, tcp, file_limit, is_nobodys, log, environment, folder, .. } = self;
+        let mut how = How { file_limit, log, environment, program: None };
+        if is_nobodys {
+            how.program = Some(give_to_nobody(folder.path()));
+        }
+        let process = how.start(&folder.path().join("fencewired.toml"));
+        Daemon { process, channels, served, tcp, pumps: Vec::new(), how, folder }
     }
 
     fn configuration(&self, uri: &str) -> String {
@@ -272,6 +287,18 @@ socket = {socket}
             socket = quoted(control.to_str().expect("a test's paths are UTF-8")),
         )
     }
+}
+
+/// Gives a bed's folder to `nobody`, with our program in it: it may lie where that user may not go. Where it is then.
+#[track_caller]
+fn give_to_nobody(folder: &Path) -> PathBuf {
+    let there = folder.join("fencewired");
+    fs::copy(ours("fencewired"), &there).expect("a copy of the program");
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    for path in entries.chain([folder.to_owned()]) {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("root may give files away: run this as root");
+    }
+    there
 }
 
 fn push_line(section: &mut String, line: &str) {
