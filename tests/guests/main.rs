@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `bed` | that the bed itself does what it says |
 //! | `agent` | the agent in a guest that has little, or that is failing |
+//! | `attach` | a port taken from a guest that has it open, and given again |
 //! | `dangers` | how a channel lies, and what does not come of it |
 //! | `native` | our own wire: what was recorded of it, torn or kept is nothing; keys |
 //! | `power` | off, reboot, on, status, list and monitor, from a process in a guest to another guest's process |
@@ -12,6 +13,7 @@
 //! have no system where they need none.
 
 mod agent;
+mod attach;
 mod bed;
 mod common;
 mod dangers;

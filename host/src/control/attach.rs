@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use super::definition::Domains;
 
-/// How long a running guest may take to let go of a channel.
+/// How long QEMU may take to take a channel from a running guest.
 pub const UNPLUG: Duration = Duration::from_secs(10);
 
 /// Until the definition is read again.
@@ -101,7 +101,7 @@ pub enum Trouble {
     NoXml(String),
     /// libvirt says that it has done it, and the definition is as it was.
     NotDone(Side),
-    /// The guest has not let go of its channel in time. Says whether its persistent definition is without it.
+    /// The running guest still had the channel when time was up. Says whether its persistent definition is without it.
     StillThere(bool),
 }
 
@@ -135,10 +135,11 @@ impl fmt::Display for Trouble {
             Trouble::NotDone(side) => {
                 write!(f, "libvirt says that it is done, but the {side} definition is as it was: see libvirt's log")
             }
+            // What the guest has open there is no reason: QEMU does not ask it.
             Trouble::StillThere(elsewhere) => write!(
                 f,
-                "the running guest has not let go of the channel within {} s: close what has it open in there (fuser \
-                 /dev/virtio-ports/*), then run this again{}",
+                "libvirt was asked, but {} s later the running guest still has the channel: QEMU has not said that it is gone. \
+                 See libvirt's log for that guest, then run this again{}",
                 UNPLUG.as_secs(),
                 if *elsewhere { ". Its persistent definition is without it" } else { "" },
             ),
