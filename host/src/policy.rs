@@ -202,6 +202,11 @@ impl Policy {
         Ok(Allowed { requester: by.requester(), target, action, budget_per_minute })
     }
 
+    /// Whether fence-virt's wire may change power on a virtio port.
+    pub const fn lets_classic_virtio_fence(&self) -> bool {
+        self.classic_virtio
+    }
+
     /// May whoever asks have the status of `target`?
     pub fn status(&self, by: By<'_>, target: Option<Uuid>) -> Result<Uuid, Denied> {
         let target = target.ok_or(Denied::NotTogether)?;

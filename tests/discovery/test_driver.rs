@@ -1,5 +1,6 @@
 //! libvirt's own test driver: its guests live in the connection, so its events come on the one that there is.
 
+use fencewire_tests::bridge_bed::settle;
 use fencewire_tests::daemon::{Daemon, ask};
 use fencewire_tests::guest_channel::{GuestChannel, OFF, ON, SUCCESS};
 use fencewire_tests::libvirt_file::{Guest, State};
@@ -14,11 +15,11 @@ fn a_guest_that_is_started_is_served_at_once() {
     let guests = [guest("vm1", &one), guest("vm2", &other).state(State::Shutoff)];
     let daemon = Daemon::setup().known(guests).wire("classic_virtio = true").start();
     connected(&mut one);
-    daemon.wait_connected(one.path(), 1);
+    settle([&mut one]);
     assert!(!other.accept_within(std::time::Duration::ZERO), "it does not run");
     assert_eq!(ask(&mut one, ON, "vm2"), SUCCESS);
     connected(&mut other);
-    daemon.wait_connected(other.path(), 1);
+    settle([&mut other]);
     assert_eq!(ask(&mut other, OFF, "vm1"), SUCCESS);
     // It runs no more, and neither is its channel served, though its socket lives on.
     one.expect_end(fencewire_tests::process::DEADLINE);

@@ -3,7 +3,7 @@
 //!
 //! | the channel | here |
 //! |---|---|
-//! | keeps what a guest wrote while no bridge was there, for the next that comes | `what_was_written_before_the_bridge_came_fences_nobody` |
+//! | keeps what a guest wrote while no bridge was there, for the next that comes | `what_was_written_before_the_bridge_came_fences_nobody`, and `…_where_classic_virtio_may_fence` |
 //! | hands over half a frame, and then a whole one | `half_a_frame_hides_no_request`, `a_reset_in_the_midst_of_a_frame_is_seen_by_nobody_and_harms_nothing` |
 //! | keeps an answer until the next agent opens it | `an_answer_that_nobody_took_answers_no_other_request` |
 //! | hands what was for a dead guest to the rebooted one | `an_answer_for_a_dead_guest_is_none_for_the_rebooted_one` |
@@ -12,8 +12,10 @@
 //! | drops what was said before a close | `a_bridge_that_is_stopped_says_first_what_came_of_it` |
 //! | is flooded by its guest | `a_guest_that_floods_stops_no_other` |
 
+use std::thread;
 use std::time::{Duration, Instant};
 
+use fencewire_tests::daemon::acts;
 use fencewire_tests::guest::{Guest, SERIAL};
 use fencewire_tests::guest_channel::{OFF, REQUEST_LENGTH, STATUS, fresh_seqno, request};
 use fencewire_tests::process::{DEADLINE, wait_until};
@@ -22,6 +24,9 @@ use rustix::process::Signal;
 use std::os::unix::net::UnixStream;
 
 use crate::common::{ASKER, Bed, TARGET, WAYS, Way, make_raw, setup, virtio_device, wait_connected, writing};
+
+/// Long beside the 200 ms in which a bridge that has connected takes nothing.
+const LATER: Duration = Duration::from_secs(2);
 
 fn off() -> [u8; REQUEST_LENGTH] {
     request(OFF, TARGET.as_bytes(), fresh_seqno())
@@ -56,6 +61,66 @@ fn what_was_written_before_the_bridge_came_fences_nobody() {
     assert_eq!(asker.run("fence_wire -D /dev/ttyS1 -o status -n target").code, Some(0));
     assert!(target.lives());
     daemon.stop_and_expect_no_act();
+}
+
+/// How the guest comes to have waited with what it had to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    /// It runs, and says it as soon as somebody is there.
+    Runs,
+    /// It is suspended when somebody comes, and goes on long after that.
+    IsSuspended,
+    /// It was reset before somebody came: from within, and by libvirt.
+    WasReset,
+}
+
+/// Where the operator lets guests fence over fence-virt's wire by their virtio ports. A request of before is none all the
+/// same, over which nobody has any say who starts a bridge; one of now is carried out.
+#[test]
+fn what_was_written_before_the_bridge_came_fences_nobody_where_classic_virtio_may_fence() {
+    let host = Host::start();
+    let [asker] = Guest::boot(&host, [ASKER]);
+    let mut target = host.run(&Machine::new(TARGET));
+    for (nth, waited) in [Waited::Runs, Waited::IsSuspended, Waited::WasReset, Waited::Runs].into_iter().enumerate() {
+        let device = virtio_device(&asker);
+        let stuck = asker.begin_for(&writing(&off(), &device), DEADLINE * 3);
+        let waits = format!("until ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q '{device}$'; do usleep 10000; done");
+        asker.done(&waits);
+        match waited {
+            Waited::Runs => {}
+            Waited::IsSuspended => drop(host.virsh(&["suspend", ASKER])),
+            Waited::WasReset => {
+                asker.resets(|asker| drop(asker.begin("reboot -f")));
+                drop(asker.begin_for(&writing(&off(), &device), DEADLINE * 3));
+                asker.done(&waits);
+                asker.resets(|_| drop(host.virsh(&["reset", ASKER])));
+            }
+        }
+        let mut daemon = setup(&host, &[&asker]).start();
+        wait_connected(&daemon, &[&asker], 1);
+        if waited == Waited::IsSuspended {
+            thread::sleep(LATER);
+            host.virsh(&["resume", ASKER]);
+        }
+        if waited != Waited::WasReset {
+            assert_eq!(stuck.end().code, Some(0), "{waited:?}: it was written when somebody came");
+        }
+        for way in [Way::VirtioClassic, Way::VirtioNative] {
+            let done = asker.run(&format!("{} -o status -n target -t 8", way.agent()));
+            assert_eq!(done.code, Some(0), "{waited:?}, {way:?}: what comes now is heard: {done:?}\n{}", daemon.log());
+        }
+        assert_eq!(
+            (host.told("virDomainDestroy", TARGET), target.lives()),
+            (nth, true),
+            "{waited:?}\n{}",
+            daemon.log()
+        );
+        let done = asker.run(&format!("{} -o off -n target", Way::VirtioClassic.agent()));
+        assert_eq!((done.code, target.lives()), (Some(0), false), "{waited:?}: {done:?}\n{}", daemon.log());
+        let records = daemon.stop_and_read_records();
+        assert_eq!(acts(&records).len(), 1, "{waited:?}: the one that was asked for: {records:#?}");
+        target = host.switch_on(TARGET);
+    }
 }
 
 /// Of fence-virt's wire, and then a whole one of either. Its last byte is a zero, and so is the first of ours: with ours behind

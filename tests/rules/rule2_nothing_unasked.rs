@@ -4,6 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fencewire_core::listener::SETTLE;
 use fencewire_tests::bridge_bed::{BridgeBed, flush, settle};
 use fencewire_tests::daemon::Daemon;
 use fencewire_tests::guest_channel::{
@@ -112,6 +113,25 @@ fn bytes_of_the_first_moment_after_connecting_fence_nobody() {
         }
     }
     panic!("no bridge was connected within 60 ms, ten times over");
+}
+
+/// Rule 2, stale bytes: what a virtio port has kept is handed over when the guest comes to it, which may be long after the
+/// bridge has connected. It comes first and at once; where the operator lets such ports fence, all of that is discarded.
+#[test]
+fn what_comes_first_by_a_virtio_port_fences_nobody_however_late_it_comes() {
+    for count in [1, 20] {
+        let hypervisor = three();
+        let setup = BridgeBed::setup(&hypervisor).channel("vm1", "port = \"virtio\"");
+        let bed = setup.wire("classic = true\nclassic_virtio = true").launch();
+        let mut vm1 = bed.channel("vm1");
+        vm1.accept(DEADLINE);
+        thread::sleep(3 * Duration::from_millis(SETTLE.0));
+        let kept: Vec<u8> = (0..count).flat_map(|_| frame(OFF, "vm2")).collect();
+        vm1.send(&kept);
+        settle([&mut vm1]);
+        assert_eq!(hypervisor.count(Call::Destroy, "vm2"), 0, "{count}");
+        assert_eq!(ask(&mut vm1, OFF, "vm2"), SUCCESS, "what comes now is heard");
+    }
 }
 
 /// Rule 2, stale bytes: where the bridge listens, they wait for as long as it takes to be let in.

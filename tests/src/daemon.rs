@@ -12,11 +12,12 @@
 //!
 //! What a bridge reads in the first 200 ms after it connected a channel, and after it fenced the guest at its end, it
 //! discards. [`settle`] waits that time out. That is exact and not a guess: the bridge counts from before it connected,
-//! respectively from before it answered, so whoever waits from when he saw that is read.
+//! respectively from before it answered, so whoever waits from when he saw that is read. With `classic_virtio = true` it
+//! also discards what comes first by a virtio port: see [`bridge_bed::settle`](crate::bridge_bed::settle).
 
 mod setup;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use fencewire_core::listener;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::bridge_bed::settle as settle_heard;
 use crate::fence_virt::{Far, Pump};
 use crate::guest_channel::{GuestChannel, HostList, MONITOR, SUCCESS, fresh_seqno, request};
 use crate::libvirt_file::Guest;
@@ -97,6 +99,7 @@ pub struct Daemon {
     process: Process,
     channels: BTreeMap<String, GuestChannel>,
     served: Vec<String>,
+    virtio: BTreeSet<String>,
     tcp: Vec<TcpChannel>,
     pumps: Vec<Pump>,
     how: How,
@@ -339,6 +342,10 @@ impl Daemon {
             return;
         }
         settle();
+        // What comes first by one of these may be discarded.
+        settle_heard(
+            self.channels.iter_mut().filter(|(name, _)| self.virtio.contains(*name)).map(|(_, channel)| channel),
+        );
         for (name, channel) in &mut self.channels {
             let answer = ask(channel, MONITOR, "");
             assert_eq!(answer, SUCCESS, "{name} asks whether the bridge is well\n{}", end_of(&self.process.stderr()));

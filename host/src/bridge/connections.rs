@@ -4,11 +4,12 @@
 use super::channel::{Channel, RETRY, RETRY_MAX};
 use super::queries::Listing;
 use super::{Bridge, Timer, WAKE};
-use crate::channels::{Calls, ChannelSpec, Opened, Stream, is_qemu};
+use crate::channels::{Calls, ChannelSpec, Opened, PortType, Stream, is_qemu};
 use crate::clock;
 use crate::entropy::entropy;
 use crate::guests::Requester;
 use crate::policy::{By, Via};
+use fencewire_core::listener::SETTLE;
 use fencewire_core::{Answer, Details, Endpoint, Event, Listener, Millis, RequestId, Uuid};
 use mio::Token;
 use std::io::{self, Read, Write};
@@ -35,6 +36,8 @@ pub(super) struct Connection {
     /// Since when a session of our own wire is established.
     pub(super) session: Option<Millis>,
     heard: bool,
+    /// When its first byte was read, since it was opened or its guest was reset.
+    first: Option<Millis>,
     /// What is read until the stream has no more for the first time was there before it was connected, or its guest was
     /// reset, and is discarded, however late this bridge comes to read it.
     old: bool,
@@ -182,6 +185,7 @@ impl Bridge {
             listing,
             session: None,
             heard: false,
+            first: None,
             old,
             ends: false,
         };
@@ -251,9 +255,11 @@ impl Bridge {
                     // may have been said already.
                     let drained = connection.stream.short_read_is_all() && !connection.ends && got < self.buffer.len();
                     read += got;
-                    // Whoever that is asks again when it is known who it is.
-                    let old = connection.old || self.channels[connection.channel].doubted.is_some();
+                    let first = *connection.first.get_or_insert_with(clock::now);
+                    let (channel, is_old) = (&self.channels[connection.channel], connection.old);
                     connection.old &= !drained;
+                    // Whoever that is asks again when it is known who it is.
+                    let old = is_old || channel.doubted.is_some() || self.may_have_waited(channel, first);
                     self.take(token, got, old);
                     if drained {
                         return;
@@ -267,6 +273,14 @@ impl Bridge {
                 Err(why) => return self.close(token, &why.to_string()),
             }
         }
+    }
+
+    /// Whether what is read on a connection of that channel may have waited in the guest until somebody connected, and be
+    /// dangerous. What a virtio port has kept comes all at once and before anything else, but when it comes is up to the
+    /// guest: hours later, where it was suspended meanwhile.
+    fn may_have_waited(&self, channel: &Channel, first: Millis) -> bool {
+        let is_virtio = matches!(&channel.spec, ChannelSpec::Guest(own) if own.port == PortType::Virtio);
+        is_virtio && self.policy.lets_classic_virtio_fence() && clock::now().since(first) < SETTLE
     }
 
     /// Gives what was read to the listener, and its events to whom they concern.
@@ -448,7 +462,7 @@ impl Bridge {
                 Some(listener) => listener.guest_was_reset(now),
                 None => connection.opened = now,
             }
-            connection.old = true;
+            (connection.old, connection.first) = (true, None);
             self.again.push_back(token);
             self.pump(token);
         }

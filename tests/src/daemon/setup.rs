@@ -251,13 +251,13 @@ impl Setup {
             push_group(&mut self.groups, "everybody", everybody, "");
         }
         fs::write(at("fencewired.toml"), self.configuration(&uri)).expect("a configuration file");
-        let Self { served, tcp, file_limit, is_nobodys, log, environment, folder, .. } = self;
+        let Self { served, virtio, tcp, file_limit, is_nobodys, log, environment, folder, .. } = self;
         let mut how = How { file_limit, log, environment, program: None };
         if is_nobodys {
             how.program = Some(give_to_nobody(folder.path()));
         }
         let process = how.start(&folder.path().join("fencewired.toml"));
-        Daemon { process, channels, served, tcp, pumps: Vec::new(), how, folder }
+        Daemon { process, channels, served, virtio, tcp, pumps: Vec::new(), how, folder }
     }
 
     fn configuration(&self, uri: &str) -> String {
