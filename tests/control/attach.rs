@@ -2,8 +2,10 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 
 use fencewire_tests::libvirt_file::uuid_of;
+use fencewire_tests::process::{DEADLINE, Process, ours, wait_until};
 use fencewire_tests::real_libvirt::{Host, Machine};
 
 use crate::Operator;
@@ -210,4 +212,27 @@ fn a_guest_of_two_hypervisors_gets_it_on_both() {
     let said = operator.well(&["attach", "vm1"]);
     assert!(said.contains("attached, live and persistent") && said.contains("attached, persistent\n"), "{said}");
     assert!(hosts.iter().all(|host| persistent(host).contains(NAME)));
+}
+
+/// libvirt waits for it, and so does the command: it says nothing of what is not done. The persistent definition is changed
+/// before that.
+#[test]
+fn a_qemu_that_hangs_is_waited_for() {
+    let host = Host::start();
+    let qemu = host.run(&with_another(&host));
+    let operator = Operator::of(&[&host.uri()]);
+    operator.well(&["attach", "vm1"]);
+    qemu.hang();
+    let mut command = Command::new(ours("fencewired"));
+    let mut detach = Process::start(command.args(["detach", "vm1"]).arg("--config").arg(operator.config()));
+    wait_until(DEADLINE, "the persistent definition to be changed", || {
+        (!persistent(&host).contains(NAME)).then_some(())
+    });
+    assert!(detach.is_running() && detach.stdout().is_empty(), "{}{}", detach.stdout(), detach.stderr());
+    assert!(live(&host).contains(NAME), "it is there as long as QEMU has not said otherwise");
+    qemu.go_on();
+    let done = detach.wait(DEADLINE);
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""));
+    assert!(done.stdout.contains("detached, live and persistent"), "{}", done.stdout);
+    assert!(!live(&host).contains(NAME));
 }
