@@ -29,6 +29,7 @@ members = ["test", "6695eb01-f6a4-8304-79aa-97f2502e193e"]
 path = "FOLDER/records.jsonl"
 [control]
 journal = "FOLDER/journal"
+state = "FOLDER/state"
 socket = "FOLDER/control.sock"
 "#;
 

@@ -34,6 +34,7 @@ group = "cluster"
 path = "FOLDER/records.jsonl"
 [control]
 journal = "FOLDER/journal"
+state = "FOLDER/state"
 socket = "FOLDER/control.sock"
 "#;
 

@@ -32,14 +32,19 @@ impl Bed {
 
     /// With all in the test's folder, and these lines in place of those that begin as they do.
     fn with(lines: &[&str]) -> Self {
-        let mut all = ["path = \"FOLDER/r/records.jsonl\"", "journal = \"FOLDER/j/journal\"", "socket = \"FOLDER/s\""];
+        let mut all = [
+            "path = \"FOLDER/r/records.jsonl\"",
+            "journal = \"FOLDER/j/journal\"",
+            "state = \"FOLDER/l/state\"",
+            "socket = \"FOLDER/s\"",
+        ];
         for line in lines {
             let key = line.split(' ').next();
             let place = all.iter_mut().find(|known| known.split(' ').next() == key).expect("a line like it");
             *place = line;
         }
-        let [records, journal, socket] = all;
-        Self::new(records, &format!("{journal}\n{socket}"))
+        let [records, journal, state, socket] = all;
+        Self::new(records, &format!("{journal}\n{state}\n{socket}"))
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -119,16 +124,18 @@ fn folders_that_this_user_may_not_write() {
     // Nobody may write what is root's.
     let bed = Bed::with(&["socket = \"/tmp/fencewired-check.sock\""]);
     fails(&bed.check_as_nobody(), &[":16: error: control.journal", "Permission denied", "would not start"]);
-    let bed = Bed::with(&["journal = \"/tmp/fencewired-check-journal\"", "socket = \"/tmp/fencewired-check.sock\""]);
+    let (journal, socket) = ("journal = \"/tmp/fencewired-check-journal\"", "socket = \"/tmp/fencewired-check.sock\"");
+    let bed = Bed::with(&[journal, socket]);
+    fails(&bed.check_as_nobody(), &[":17: error: control.state", "Permission denied", "would not start"]);
+    let state = "state = \"/tmp/fencewired-check-state\"";
+    let bed = Bed::with(&[journal, state, socket]);
     warns(&bed.check_as_nobody(), &[":14: warning: records.path", "Permission denied", "without records"]);
     let required = "path = \"FOLDER/r/records.jsonl\"\nrequired = true";
-    let bed =
-        Bed::new(required, "journal = \"/tmp/fencewired-check-journal\"\nsocket = \"/tmp/fencewired-check.sock\"");
+    let bed = Bed::new(required, &[journal, state, socket].join("\n"));
     fails(&bed.check_as_nobody(), &[":14: error: records.path", "records.required = true", "would not start"]);
-    let elsewhere = ["journal = \"/tmp/fencewired-check-journal\"", "path = \"/tmp/fencewired-check.jsonl\""];
-    let bed = Bed::with(&elsewhere);
-    warns(&bed.check_as_nobody(), &[":17: warning: control.socket", "Permission denied", "status would not"]);
-    for left in ["-journal", ".jsonl", ".sock"] {
+    let bed = Bed::with(&[journal, state, "path = \"/tmp/fencewired-check.jsonl\""]);
+    warns(&bed.check_as_nobody(), &[":18: warning: control.socket", "Permission denied", "status would not"]);
+    for left in ["-journal", "-state", ".jsonl", ".sock"] {
         assert!(!Path::new(&format!("/tmp/fencewired-check{left}")).exists());
     }
 }
@@ -137,6 +144,7 @@ fn folders_that_this_user_may_not_write() {
 fn paths_where_nothing_can_be_made() {
     // Root may write everywhere, but not there.
     fails(&Bed::with(&["journal = \"/proc/journal\""]).check(), &["control.journal = \"/proc/journal\""]);
+    fails(&Bed::with(&["state = \"/proc/state\""]).check(), &["control.state = \"/proc/state\""]);
     warns(&Bed::with(&["path = \"/proc/records\""]).check(), &["records.path = \"/proc/records\""]);
     warns(&Bed::with(&["socket = \"/proc/s\""]).check(), &["control.socket = \"/proc/s\""]);
     warns(&Bed::with(&["socket = \"FOLDER/none/s\""]).check(), &["its folder is not there"]);

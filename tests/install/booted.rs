@@ -179,9 +179,13 @@ fn installed_enabled_started_it_fences_and_is_always_started_again() {
     assert_eq!(booted.agent("off").code, Some(0), "{}", booted.log());
     assert_eq!(booted.agent("status").code, Some(2), "{}", booted.log());
     let owners = "stat --format='%U %a' /run/fencewire /run/fencewire/journal /var/log/fencewire \
-                  /var/log/fencewire/records.jsonl /run/fencewire/control.sock";
+                  /var/log/fencewire/records.jsonl /run/fencewire/control.sock /var/lib/fencewire \
+                  /var/lib/fencewire/away";
     let owners = booted.well(&["sh", "-c", owners]);
-    assert_eq!(owners, "fencewire 755\nfencewire 700\nfencewire 750\nfencewire 600\nfencewire 660\n");
+    assert_eq!(
+        owners,
+        "fencewire 755\nfencewire 700\nfencewire 750\nfencewire 600\nfencewire 660\nfencewire 700\nfencewire 600\n"
+    );
     assert!(booted.well(&["fencewired", "status"]).contains("/run/fencewire/vm1.sock"));
     let first = booted.shown("MainPID");
     let status = booted.well(&["cat", &format!("/proc/{first}/status")]);

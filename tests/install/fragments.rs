@@ -42,15 +42,18 @@ fn a_user_that_may_talk_to_libvirt_and_folders_that_are_its_own_are_made() {
     let id = |nth| user.split(':').nth(nth).and_then(|id| id.parse::<u32>().ok()).expect("a number");
 
     well(Command::new(program("systemd-tmpfiles")).args(["--create", &in_root]));
-    for (path, mode) in [("run/fencewire", 0o755), ("var/log/fencewire", 0o750)] {
+    for (path, mode) in [("run/fencewire", 0o755), ("var/log/fencewire", 0o750), ("var/lib/fencewire", 0o700)] {
         let found = fs::metadata(root.join(path)).unwrap_or_else(|why| panic!("{path}: {why}"));
         assert_eq!((found.uid(), found.gid()), (id(2), id(3)), "{path}");
         assert_eq!(found.permissions().mode() & 0o7777, mode, "{path}");
     }
-    // Nothing of it is ever cleaned up: the journal must last until the host restarts.
-    fs::write(root.join("run/fencewire/entry"), "").expect("a file");
+    // Nothing of it is ever cleaned up: the journal must last until the host restarts, and who is away for longer.
+    let entries = ["run/fencewire/entry", "var/lib/fencewire/away"];
+    for entry in entries {
+        fs::write(root.join(entry), "").expect("a file");
+    }
     well(Command::new(program("systemd-tmpfiles")).args(["--clean", "--remove", "--create", &in_root]));
-    assert!(root.join("run/fencewire/entry").exists());
+    assert!(entries.iter().all(|entry| root.join(entry).exists()));
 }
 
 /// A port as the kernel shows it, in a /sys and a /dev of its own; no rule but ours; then what udev makes of it. The

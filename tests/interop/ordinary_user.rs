@@ -21,7 +21,7 @@ fn ours_runs_as_an_ordinary_user() {
     let config = format!(
         "[[hypervisor]]\nuri = \"{uri}\"\n[[channel]]\nkind = \"unix\"\npath = \"{shown}/vm1.sock\"\nguest = \"vm1\"\n\
          [[group]]\nname = \"g\"\nmembers = [\"vm1\", \"vm2\"]\n[wire]\nclassic = true\n\
-         [records]\npath = \"{shown}/records\"\n[control]\njournal = \"{shown}/journal\"\n"
+         [records]\npath = \"{shown}/records\"\n[control]\njournal = \"{shown}/journal\"\nstate = \"{shown}/state\"\n"
     );
     fs::write(at("config.toml"), config).expect("a configuration");
     // The program may lie where that user may not go.

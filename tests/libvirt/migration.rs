@@ -4,7 +4,8 @@
 use std::thread;
 use std::time::Duration;
 
-use fencewire_tests::daemon::{Daemon, Setup};
+use fencewire_tests::bridge_bed::reconnect;
+use fencewire_tests::daemon::{Daemon, Setup, states};
 use fencewire_tests::guest_channel::{FAILED, GuestChannel, IS_OFF, OFF, ON, REBOOT, STATUS, SUCCESS};
 use fencewire_tests::process::{DEADLINE, Process, wait_until};
 use fencewire_tests::real_libvirt::{Host, Machine, Program, Qemu};
@@ -181,6 +182,76 @@ fn a_guest_that_went_to_a_host_that_nobody_knows_is_never_fenced() {
         assert_eq!(ask(&mut asker, action, TARGET), FAILED, "action {action}");
     }
     assert!(hosts.to.qemu(TARGET).lives());
+}
+
+/// The libvirtd that it left is restarted, and so is the bridge: libvirt has forgotten then where it went, and the bridge has
+/// not. What ends that is a new start there.
+#[test]
+fn a_guest_that_went_away_is_never_fenced_though_libvirt_forgets_it() {
+    let mut hosts = Hosts::new();
+    let mut migration = hosts.migrate_slowly(BY_SOURCE);
+    let (mut daemon, mut asker) = start(hosts.setup_of_one());
+    migration.arrive();
+    drop(migration);
+    let there = hosts.to.qemu(TARGET);
+    hosts.from.stop();
+    hosts.from.start_again();
+    assert_eq!(hosts.from.state(TARGET), "shut off (unknown)", "else it is not what this test is about");
+    expect_away(&mut asker);
+    daemon.kill();
+    daemon.start_again();
+    reconnect([&mut asker]);
+    expect_away(&mut asker);
+    assert!(there.lives());
+
+    // Nobody here is told that it has ended there, until a person sees to it.
+    hosts.to.virsh(&["destroy", TARGET]);
+    expect_away(&mut asker);
+    hosts.from.virsh(&["start", TARGET, "--paused"]);
+    hosts.from.virsh(&["destroy", TARGET]);
+    wait_until(DEADLINE, "it to be off", || (ask(&mut asker, STATUS, TARGET) == IS_OFF).then_some(()));
+    assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
+}
+
+/// It is to come back, and does not arrive. libvirt then says there what it says of a guest that has crashed; it goes on where
+/// it was. When it has come back it is fenced.
+#[test]
+fn a_guest_that_did_not_come_back_is_never_fenced() {
+    let hosts = Hosts::new();
+    let mut migration = hosts.migrate_slowly(BY_SOURCE);
+    let (_daemon, mut asker) = start(hosts.setup_of_one());
+    migration.arrive();
+    hosts.to.virsh(&["migrate-setspeed", TARGET, "1"]);
+    let mut back = hosts.to.start_migration(TARGET, &hosts.from, BY_SOURCE);
+    wait_for_state(&hosts.from, TARGET, "paused (migrating)");
+    assert_ne!(ask(&mut asker, STATUS, TARGET), IS_OFF);
+    assert_eq!(ask(&mut asker, OFF, TARGET), FAILED);
+    hosts.to.virsh(&["domjobabort", TARGET]);
+    back.wait(DEADLINE);
+    let state = wait_until(DEADLINE, "it to be off", || {
+        let state = hosts.from.state(TARGET);
+        state.starts_with("shut off").then_some(state)
+    });
+    assert_ne!(state, "shut off (migrated)", "else it is not what this test is about");
+    expect_away(&mut asker);
+    assert!(hosts.to.qemu(TARGET).lives());
+
+    hosts.to.virsh(&["migrate-setspeed", TARGET, "10000"]);
+    hosts.to.start_migration(TARGET, &hosts.from, BY_SOURCE).wait(DEADLINE);
+    let here = hosts.from.qemu(TARGET);
+    assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
+    assert!(!here.lives());
+    migration.expect_no_process();
+    assert_eq!(ask(&mut asker, STATUS, TARGET), IS_OFF);
+}
+
+/// Says that nothing is said to be done of a target that may run elsewhere.
+#[track_caller]
+fn expect_away(asker: &mut GuestChannel) {
+    assert_eq!(states(asker)[TARGET], 1, "on a list");
+    for action in [STATUS, OFF, REBOOT, ON] {
+        assert_eq!(ask(asker, action, TARGET), FAILED, "action {action}");
+    }
 }
 
 /// All of it is across and it stands still on both hosts, because whoever sees to the migration hangs. While a process of

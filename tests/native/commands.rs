@@ -25,10 +25,11 @@ impl Bed {
         let uri = LibvirtFile::new(bed.at("guests.xml")).guest(Guest::new("vm1").uuid(GUEST)).write();
         let (key, records) = (bed.master(), bed.at("records.jsonl"));
         let (key, records) = (key.display(), records.display());
-        let [journal, socket] = ["journal", "control.sock"].map(|name| bed.at(name).display().to_string());
+        let [journal, state, socket] =
+            ["journal", "state", "control.sock"].map(|name| bed.at(name).display().to_string());
         let text = format!(
             "[[hypervisor]]\nuri = {uri:?}\n[wire]\nmaster_key = \"{key}\"\n[records]\npath = \"{records}\"\n\
-             [control]\njournal = \"{journal}\"\nsocket = \"{socket}\"\n\
+             [control]\njournal = \"{journal}\"\nstate = \"{state}\"\nsocket = \"{socket}\"\n\
              [[group]]\nname = \"g\"\nmembers = [\"vm1\"]\n\
              [[channel]]\nkind = \"unix\"\npath = \"/run/none.sock\"\nguest = \"vm1\"\n"
         );

@@ -205,6 +205,7 @@ impl Setup {
         }
         let journal = self.journal.take().unwrap_or_else(|| self.folder.path().join("journal"));
         let (path, shown) = (self.folder.path().join(RECORDS), journal.display());
+        let state = self.folder.path().join("state");
         let Self { hypervisor_keys, wire, discover, groups, tcp_sections, .. } = &self;
         let hypervisors: Vec<ScriptedHypervisor> =
             [&self.hypervisor].into_iter().chain(&self.beside).cloned().collect();
@@ -216,8 +217,9 @@ impl Setup {
         write!(
             text,
             "[wire]\n{wire}\n[discover]\n{discover}\n[records]\npath = \"{}\"\n\
-             [control]\njournal = \"{shown}\"\n{groups}{tcp_sections}",
+             [control]\njournal = \"{shown}\"\nstate = \"{}\"\n{groups}{tcp_sections}",
             path.display(),
+            state.display(),
         )
         .expect("a String takes everything");
         let mut channels = BTreeMap::new();

@@ -169,7 +169,7 @@ impl Bridge {
         tracing::debug!(uri = node.uri, ?what, "the hypervisor tells");
         match what {
             Happening::Returned => (node.swept, node.lists) = (None, true),
-            Happening::Started(guest) => {
+            Happening::Started(guest) | Happening::Arrives(guest) => {
                 node.started.insert(guest, clock::now());
                 // Who is not known yet is on the next list, and marked then.
                 node.lists |= !self.fleet.has(at, guest);
@@ -178,7 +178,9 @@ impl Bridge {
                 }
                 self.look_at(at, guest);
             }
-            Happening::Changed(guest) => self.look_at(at, guest),
+            Happening::Changed(guest) | Happening::Leaves(guest) => self.look_at(at, guest),
+            // It is and has what it was and had.
+            Happening::Resumed(_) => {}
             Happening::Defined(_) => node.lists = true,
         }
         self.list_if_due(at);

@@ -42,6 +42,7 @@ use crate::journal::Journal;
 use crate::notify::Notifier;
 use crate::policy::Policy;
 use crate::power::Order;
+use crate::power::away::{self, Keeper, Remembering};
 use crate::power::hypervisor::{Guest, Happening, HypervisorError, Source, Tell};
 use crate::power::lane::Lanes;
 use crate::power::operation::Carried;
@@ -116,6 +117,8 @@ pub struct Bridge {
     lately: Lately,
     started: Millis,
     stopping: Option<Millis>,
+    /// Keeps what is known of guests that are away, for longer than anybody can learn more.
+    _away: Keeper,
 }
 
 /// What a worker, or somebody outside, tells the loop.
@@ -231,6 +234,8 @@ impl fmt::Debug for Bridge {
 pub enum CannotStart {
     /// The journal's folder cannot be used.
     Journal(io::Error, PathBuf),
+    /// The folder for what outlives the host's restart cannot be used.
+    State(io::Error, PathBuf),
     /// Records are required and cannot be written.
     Records(io::Error, PathBuf),
     /// The system gives no event queue or no thread.
@@ -245,6 +250,14 @@ impl fmt::Display for CannotStart {
                 write!(
                     f,
                     "control.journal: {folder} cannot be used ({why}): name a folder on a tmpfs that this user may write"
+                )
+            }
+            CannotStart::State(why, folder) => {
+                let folder = folder.display();
+                write!(
+                    f,
+                    "control.state: {folder} cannot be used ({why}): name a folder that this user may write and that \
+                     outlives the host's restart"
                 )
             }
             CannotStart::Records(why, path) => {
@@ -267,6 +280,12 @@ impl Bridge {
             Ok(opened) => opened,
             Err(why) => return Err(CannotStart::Journal(why, config.journal)),
         };
+        let uris = || config.hypervisors.iter().map(|hypervisor| hypervisor.uri.clone());
+        let (away, keeper) = match away::open(&config.state, uris()) {
+            Ok(opened) => opened,
+            Err(why) => return Err(CannotStart::State(why, config.state)),
+        };
+        let sources = Remembering::all(sources, &away);
         let records = match Records::open(&config.records) {
             Ok(records) => records,
             Err(why) => return Err(CannotStart::Records(why, config.records.path)),
@@ -277,8 +296,7 @@ impl Bridge {
         let fixed = Fixed::of(&config);
         let wires = Wires::of(&config, journal.instance());
         let handle = Handle { sender, waker };
-        let uris = config.hypervisors.iter().map(|hypervisor| hypervisor.uri.clone());
-        let named: Vec<_> = uris.zip(sources.iter().cloned()).collect();
+        let named: Vec<_> = uris().zip(sources.iter().cloned()).collect();
         let watches = sources.iter().enumerate().map(|(at, source)| source.watch(handle.watches(at))).collect();
         let discovery = Discovery::start(config.discover, &named, watches).map_err(CannotStart::System)?;
         let hypervisors = config.hypervisors.into_iter().zip(sources).collect();
@@ -313,6 +331,7 @@ impl Bridge {
             lately: Lately::default(),
             started: now,
             stopping: None,
+            _away: keeper,
         };
         if !remembered.is_empty() {
             tracing::info!(requests = remembered.len(), "requests of an earlier run are remembered");

@@ -6,7 +6,7 @@ use super::fleet::{self, Fleet, Listed, PATIENCE};
 use super::requests::{Ask, AskId, Decision};
 use crate::clock;
 use crate::guests::Requester;
-use crate::power::hypervisor::{Guest, Hypervisor, HypervisorError};
+use crate::power::hypervisor::{Guest, Hypervisor, HypervisorError, State};
 use crate::power::incarnation::Incarnation;
 use fencewire_core::{Answer, Ask as What, Details, Failure, ListEntry, Millis, Power, RequestId, Target, Uuid};
 use std::collections::VecDeque;
@@ -106,7 +106,9 @@ impl Bridge {
             }
             Ok(guest) => {
                 let details = Details { incarnation: run, ..Details::NONE };
-                self.finish(id, Decision { answer: Answer::Power(guest.state.power()), why: None, details });
+                let is_away = guest.state == State::OffMigrated;
+                let why = is_away.then(|| "it went to another host, and may run there".to_owned());
+                self.finish(id, Decision { answer: Answer::Power(guest.state.power()), why, details });
             }
             // It went, and another may bear its name.
             Err(HypervisorError::NoSuchGuest) if is_by_name(ask.request.ask()) && self.refresh(id) => {}

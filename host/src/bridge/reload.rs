@@ -16,6 +16,7 @@ pub(super) struct Fixed {
     pub(super) hypervisors: Vec<HypervisorConfig>,
     records: RecordsConfig,
     journal: PathBuf,
+    state: PathBuf,
     control: PathBuf,
 }
 
@@ -25,6 +26,7 @@ impl Fixed {
             hypervisors: config.hypervisors.clone(),
             records: config.records.clone(),
             journal: config.journal.clone(),
+            state: config.state.clone(),
             control: config.control.clone(),
         }
     }
@@ -34,6 +36,7 @@ impl Fixed {
             ("[[hypervisor]]", self.hypervisors == other.hypervisors),
             ("[records]", self.records == other.records),
             ("control.journal", self.journal == other.journal),
+            ("control.state", self.state == other.state),
             ("control.socket", self.control == other.control),
         ] {
             if !same {

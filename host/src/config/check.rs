@@ -16,6 +16,7 @@ use toml::Spanned;
 
 pub(super) const RECORDS_PATH: &str = "/var/log/fencewire/records.jsonl";
 pub(super) const JOURNAL_PATH: &str = "/run/fencewire/journal";
+pub(super) const STATE_PATH: &str = "/var/lib/fencewire";
 pub(super) const SOCKET_PATH: &str = "/run/fencewire/control.sock";
 
 /// How long our agent waits for a power action, unless it is told otherwise.
@@ -81,6 +82,7 @@ pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>
             required: file.records.required,
         },
         journal: absolute(file.control.journal.as_ref(), JOURNAL_PATH),
+        state: absolute(file.control.state.as_ref(), STATE_PATH),
         control: absolute(file.control.socket.as_ref(), SOCKET_PATH),
     };
     let usable = !check.findings.iter().any(|finding| finding.is_error);
@@ -314,6 +316,7 @@ impl Check<'_> {
         for (path, key) in [
             (&file.records.path, "records.path"),
             (&control.journal, "control.journal"),
+            (&control.state, "control.state"),
             (&control.socket, "control.socket"),
         ] {
             if let Some(path) = path
@@ -332,11 +335,13 @@ impl Check<'_> {
             let text = format!("control.socket = {shown:?}: a socket's path has at most {SOCKET_PATH_MAX} bytes");
             self.error_at(path, text);
         }
-        if let Some(path) = &file.control.journal
-            && Path::new(path.get_ref()).exists()
-            && !Path::new(path.get_ref()).is_dir()
-        {
-            self.error_at(path, format!("control.journal = {:?} is no folder: name one", path.get_ref()));
+        for (path, key) in [(&control.journal, "control.journal"), (&control.state, "control.state")] {
+            if let Some(path) = path
+                && Path::new(path.get_ref()).exists()
+                && !Path::new(path.get_ref()).is_dir()
+            {
+                self.error_at(path, format!("{key} = {:?} is no folder: name one", path.get_ref()));
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! What is tried leaves nothing behind, and no folder is made: `fencewired check` is run by root, too, whose folders the
 //! daemon could not use. Not here: what is wrong with the file as it is written (`check`).
 
-use super::check::{JOURNAL_PATH, Lines, RECORDS_PATH, SOCKET_PATH};
+use super::check::{JOURNAL_PATH, Lines, RECORDS_PATH, SOCKET_PATH, STATE_PATH};
 use super::schema::File;
 use super::{Finding, Findings};
 use std::fs::{self, OpenOptions};
@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use toml::Spanned;
 
-/// Tries the folders of records, journal and control socket. Says nothing of a file that is none.
+/// Tries the folders of records, journal, state and control socket. Says nothing of a file that is none.
 pub fn try_folders(file: &Path) -> Findings {
     let mut findings = Findings { file: file.to_owned(), list: Vec::new() };
     let Ok(text) = fs::read_to_string(file) else { return findings };
@@ -26,6 +26,7 @@ pub fn try_folders(file: &Path) -> Findings {
     let (records, control) = (&parsed.records, &parsed.control);
     let records_path = path(records.path.as_ref(), RECORDS_PATH);
     let journal = path(control.journal.as_ref(), JOURNAL_PATH);
+    let state = path(control.state.as_ref(), STATE_PATH);
     let socket = path(control.socket.as_ref(), SOCKET_PATH);
     if let Err(why) = try_records(records_path) {
         let then = if records.required {
@@ -40,25 +41,30 @@ pub fn try_folders(file: &Path) -> Findings {
             format!("records.path = \"{shown}\" cannot be written by this user ({why}), {then}. Name another file"),
         );
     }
-    let shown = journal.display();
     let is_served = UnixStream::connect(socket).is_ok();
-    match try_folder(journal) {
-        Err(why) => say(
-            true,
-            control.journal.as_ref(),
-            format!(
-                "control.journal = \"{shown}\" cannot be written by this user ({why}): fencewired would not start. Name \
-                 a folder on a tmpfs that it may write"
+    for (folder, at, key, which) in [
+        (journal, &control.journal, "control.journal", "a folder on a tmpfs that it may write"),
+        (state, &control.state, "control.state", "a folder that it may write and that outlives the host's restart"),
+    ] {
+        let shown = folder.display();
+        match try_folder(folder) {
+            Err(why) => say(
+                true,
+                at.as_ref(),
+                format!(
+                    "{key} = \"{shown}\" cannot be written by this user ({why}): fencewired would not start. Name {which}"
+                ),
             ),
-        ),
-        Ok(()) if !is_served && is_locked(journal) => say(
-            false,
-            control.journal.as_ref(),
-            format!("control.journal = \"{shown}\": a fencewired that runs uses it, and lets no other one in"),
-        ),
-        Ok(()) => {}
+            Ok(()) if !is_served && is_locked(folder) => say(
+                false,
+                at.as_ref(),
+                format!("{key} = \"{shown}\": a fencewired that runs uses it, and lets no other one in"),
+            ),
+            Ok(()) => {}
+        }
     }
-    let would_be_made = |folder: &Path| journal.starts_with(folder) || records_path.starts_with(folder);
+    let made = [journal, state, records_path];
+    let would_be_made = |folder: &Path| made.iter().any(|path| path.starts_with(folder));
     if let Err(why) = try_socket(socket, would_be_made).map_err(|why| why.to_string())
         && !is_served
     {
@@ -111,7 +117,7 @@ fn try_folder(folder: &Path) -> io::Result<()> {
     fs::remove_file(&probe)
 }
 
-/// Whether somebody holds the lock of a journal. To try that lock would keep a daemon out that starts just now.
+/// Whether somebody holds the lock of a folder. To try that lock would keep a daemon out that starts just now.
 fn is_locked(folder: &Path) -> bool {
     let Ok(found) = fs::metadata(folder) else { return false };
     let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));

@@ -44,6 +44,8 @@ pub struct Config {
     pub records: RecordsConfig,
     /// `[control] journal`: the folder on a tmpfs where begun power actions are written down.
     pub journal: PathBuf,
+    /// `[control] state`: the folder that outlives the host's restart, where it is written down which guests are away.
+    pub state: PathBuf,
     /// `[control] socket`: where whoever may is told what the bridge does.
     pub control: PathBuf,
 }

@@ -93,4 +93,5 @@ pub(super) struct Records {
 pub(super) struct Control {
     pub(super) socket: Option<Spanned<String>>,
     pub(super) journal: Option<Spanned<String>>,
+    pub(super) state: Option<Spanned<String>>,
 }

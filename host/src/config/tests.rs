@@ -55,6 +55,7 @@ fn the_good_one_is_good_and_has_the_defaults() {
     assert_eq!(config.hypervisors[0].workers, 4);
     assert_eq!((config.hypervisors[0].deadline, config.time_to_act), (Millis(20_000), Millis(25_000)));
     assert_eq!(config.journal, Path::new("/run/fencewire/journal"));
+    assert_eq!(config.state, Path::new("/var/lib/fencewire"));
     let records = RecordsConfig { path: "/var/log/fencewire/records.jsonl".into(), required: false };
     assert_eq!(config.records, records);
     assert!(!config.classic_virtio);
@@ -76,6 +77,7 @@ fn what_is_given_is_taken() {
     assert!(config(4, "classic = true\nclassic_virtio = true").classic_virtio);
     assert!(config(4, "keyless = true").keyless, "and nobody needs the classic wire then");
     assert_eq!(config(13, "[control]\njournal = \"/j\"").journal, Path::new("/j"));
+    assert_eq!(config(13, "[control]\nstate = \"/s\"").state, Path::new("/s"));
     assert!(config(12, "[records]\npath = \"/r\"\nrequired = true").records.required);
     assert_eq!(channel(&config(8, "guest = \"vm1\"\nport = \"virtio\"")).port, PortType::Virtio);
     let called =
@@ -216,6 +218,8 @@ const ERRORS: &[(usize, &str, usize, &str)] = &[
     (12, "[records]\npath = \"/dev\"", 13, "is a folder"),
     (13, "[control]\njournal = \"journal\"", 14, "must begin with"),
     (13, "[control]\njournal = \"/proc/version\"", 14, "is no folder"),
+    (13, "[control]\nstate = \"state\"", 14, "must begin with"),
+    (13, "[control]\nstate = \"/proc/version\"", 14, "is no folder"),
     (14, "[discover]\ndirectory = \"run\"", 15, "must begin with"),
     (14, "[discover]\ndirectory = \"/run/../etc\"", 15, "have no \"..\""),
     (14, "[discover]\ndirectory = \"/\"", 15, "not be \"/\" itself"),

@@ -219,14 +219,24 @@ unsafe extern "C" fn lifecycle(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
     event: c_int,
-    _: c_int,
+    detail: c_int,
     opaque: *mut c_void,
 ) -> c_int {
-    let what: fn(Uuid) -> Happening = match event.cast_unsigned() {
-        sys::VIR_DOMAIN_EVENT_DEFINED | sys::VIR_DOMAIN_EVENT_UNDEFINED => Happening::Defined,
-        sys::VIR_DOMAIN_EVENT_STARTED => Happening::Started,
-        // Suspended, resumed, about to shut down: its channels stay what they are.
-        sys::VIR_DOMAIN_EVENT_STOPPED | sys::VIR_DOMAIN_EVENT_CRASHED => Happening::Changed,
+    let what: fn(Uuid) -> Happening = match (event.cast_unsigned(), detail.cast_unsigned()) {
+        (sys::VIR_DOMAIN_EVENT_DEFINED | sys::VIR_DOMAIN_EVENT_UNDEFINED, _) => Happening::Defined,
+        // libvirt says this when it begins to come, and not when it is there.
+        (sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STARTED_MIGRATED) => Happening::Arrives,
+        (sys::VIR_DOMAIN_EVENT_STARTED, _) => Happening::Started,
+        (sys::VIR_DOMAIN_EVENT_RESUMED, _) => Happening::Resumed,
+        (
+            sys::VIR_DOMAIN_EVENT_SUSPENDED,
+            sys::VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED
+            | sys::VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY
+            | sys::VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY_FAILED,
+        )
+        | (sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_MIGRATED) => Happening::Leaves,
+        (sys::VIR_DOMAIN_EVENT_STOPPED | sys::VIR_DOMAIN_EVENT_CRASHED, _) => Happening::Changed,
+        // Paused, about to shut down: nothing that anybody waits for.
         _ => return 0,
     };
     // SAFETY: libvirt gives the domain and what was registered, both good for this call.

@@ -33,6 +33,12 @@ pub enum Happening {
     Returned,
     /// A guest runs, for the first time or anew.
     Started(Uuid),
+    /// A guest comes by migration. It runs elsewhere until it is here, and goes on there if it does not arrive.
+    Arrives(Uuid),
+    /// A guest goes to another host by migration, or has gone there.
+    Leaves(Uuid),
+    /// A guest goes on here that had stood still.
+    Resumed(Uuid),
     /// A guest has stopped, or has got or lost a device.
     Changed(Uuid),
     /// There is a guest that was not there before, or one less, or one has another name.
@@ -96,6 +102,9 @@ pub enum State {
     Running,
     /// Paused or suspended: it can go on at any time.
     Paused,
+    /// Paused by the hypervisor itself, because it is being started or is on its way to another host or from one: whether
+    /// it comes to run here or elsewhere is open.
+    Underway,
     /// Not running.
     Off,
     /// Not running here because it was migrated: it may run on another host.
@@ -110,7 +119,7 @@ impl State {
     /// On, off or unknown. Unknown is never rounded to off.
     pub const fn power(self) -> Power {
         match self {
-            State::Running | State::Paused => Power::On,
+            State::Running | State::Paused | State::Underway => Power::On,
             State::Off => Power::Off,
             State::OffMigrated | State::Crashed | State::NoState => Power::Unknown,
         }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`hypervisor`] | the trait: everything that is asked of libvirt, and nothing more |
 //! | [`libvirt`] | libvirt behind that trait |
+//! | [`away`] | guests that went to another host, remembered when libvirt has forgotten it |
 //! | [`owner`] | which of several hypervisors a guest is on |
 //! | [`incarnation`] | one run of a guest, told from the next |
 //! | [`held`] | connections to the target's own process: off is not confirmed while one is open |
@@ -15,6 +16,7 @@
 //! | [`lane`] | which action may begin when; decides, does nothing |
 //! | [`workers`] | the threads in which the blocking happens |
 
+pub mod away;
 pub mod held;
 pub mod hypervisor;
 pub mod incarnation;

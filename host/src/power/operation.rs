@@ -141,7 +141,7 @@ impl Run<'_> {
             self.end_job()?;
             (asked, before) = self.look_promptly()?;
         }
-        if before.job || (before.state == State::OffMigrated && !self.is_nowhere_else()) {
+        if before.job || self.is_away(before.state) {
             return Err(Failure::Elsewhere);
         }
         let is_off = matches!(before.state, State::Off | State::OffMigrated);
@@ -244,8 +244,8 @@ impl Run<'_> {
         self.requester_is_not_off()?;
         let (asked, before) = self.look_promptly()?;
         match before.state {
-            State::Running | State::Paused => return Ok(Seen::On(asked, Started::Before)),
-            State::OffMigrated if !self.is_nowhere_else() => return Err(Failure::Elsewhere),
+            State::Running | State::Paused | State::Underway => return Ok(Seen::On(asked, Started::Before)),
+            state if self.is_away(state) => return Err(Failure::Elsewhere),
             State::Off | State::OffMigrated | State::Crashed | State::NoState => {}
         }
         if matches!(before.state, State::Off | State::OffMigrated) {
@@ -299,6 +299,17 @@ impl Run<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether it may run on a host to which it was migrated.
+    fn is_away(&self, state: State) -> bool {
+        let is_away = state == State::OffMigrated && !self.is_nowhere_else();
+        if is_away {
+            let text = "it went to another host, and nobody says that it is off there: fence it there, configure that host's \
+                        hypervisor, too, or see section 6 of operating.md";
+            tracing::warn!(guest = %self.order.target(), "{text}");
+        }
+        is_away
     }
 
     /// Whether there are other hypervisors and all of them say that the target is not active there: then it is off that

@@ -69,10 +69,11 @@ fn configure(folder: &Path, channel: &Path) -> String {
          [[channel]]\nkind = \"unix\"\npath = \"{}\"\nguest = \"nfs-server2\"\n\n\
          [[group]]\nname = \"nfs\"\nmembers = [\"nfs-server1\", \"nfs-server2\"]\n\n\
          [wire]\nclassic = true\n\n\
-         [records]\npath = \"{}\"\n\n[control]\njournal = \"{}\"\n",
+         [records]\npath = \"{}\"\n\n[control]\njournal = \"{}\"\nstate = \"{}\"\n",
         channel.display(),
         folder.join("records").display(),
         folder.join("journal").display(),
+        folder.join("state").display(),
     );
     fs::write(folder.join("toml"), &config).expect("a configuration file");
     config

@@ -280,10 +280,12 @@ path = {records}
 
 [control]
 journal = {journal}
+state = {state}
 socket = {socket}
 {channels}{groups}",
             records = quoted(&format!("{folder}/records.jsonl")),
             journal = quoted(&format!("{folder}/journal")),
+            state = quoted(&format!("{folder}/state")),
             socket = quoted(control.to_str().expect("a test's paths are UTF-8")),
         )
     }
