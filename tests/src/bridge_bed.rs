@@ -41,6 +41,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(SETTLE.0 + 5);
 
 /// The records' file, in the bed's folder.
 const RECORDS: &str = "records.jsonl";
+/// The folder for what outlives the host's restart, in that of the bed.
+const STATE: &str = "state";
 
 /// What a bridge is to serve, before it starts.
 #[derive(Debug)]
@@ -205,7 +207,7 @@ impl Setup {
         }
         let journal = self.journal.take().unwrap_or_else(|| self.folder.path().join("journal"));
         let (path, shown) = (self.folder.path().join(RECORDS), journal.display());
-        let state = self.folder.path().join("state");
+        let state = self.folder.path().join(STATE);
         let Self { hypervisor_keys, wire, discover, groups, tcp_sections, .. } = &self;
         let hypervisors: Vec<ScriptedHypervisor> =
             [&self.hypervisor].into_iter().chain(&self.beside).cloned().collect();
@@ -390,6 +392,11 @@ impl BridgeBed {
     /// The journal's folder.
     pub fn journal(&self) -> &Path {
         &self.journal
+    }
+
+    /// The folder of what outlives the host's restart.
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join(STATE)
     }
 
     /// The records, line by line, once the bridge has stopped: it writes them when it can.

@@ -18,9 +18,9 @@ mod file;
 use super::Order;
 use super::hypervisor::{Guest, Happening, Hypervisor, HypervisorError, Sighting, Source, State, Tell, Watch};
 use super::incarnation::Incarnation;
-use crate::clock;
-use fencewire_core::{Millis, Uuid};
+use fencewire_core::Uuid;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,6 +29,7 @@ pub use file::{Keeper, open};
 /// What is known of all hypervisors' guests.
 pub struct Away {
     known: Mutex<Known>,
+    moments: AtomicU64,
     changed: Sender<file::Order>,
 }
 
@@ -49,15 +50,12 @@ struct OfOne {
 struct Word {
     is_away: bool,
     /// When that was so at the earliest: when it was asked for, or told.
-    at: Millis,
+    at: Moment,
 }
 
-impl Word {
-    /// Whether this takes the place of that. Of two that may be of the same moment, the one counts that is never wrong.
-    fn is_newer(self, than: Word) -> bool {
-        self.at > than.at || (self.at == than.at && self.is_away)
-    }
-}
+/// When something was asked or told, for what came before what: a clock's milliseconds would not tell that of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Moment(u64);
 
 /// What a state says of where the guest is.
 const fn is_away(state: State) -> Option<bool> {
@@ -69,6 +67,11 @@ const fn is_away(state: State) -> Option<bool> {
 }
 
 impl Away {
+    /// This one, which is after all that were before.
+    fn moment(&self) -> Moment {
+        Moment(self.moments.fetch_add(1, Ordering::Relaxed))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,7 +81,7 @@ impl Away {
         let mut known = self.lock();
         let it = &mut known.of[hypervisor];
         let before = it.guests.get(&guest).copied();
-        if before.is_some_and(|before| !word.is_newer(before)) {
+        if before.is_some_and(|before| before.at >= word.at) {
             return;
         }
         it.guests.insert(guest, word);
@@ -95,7 +98,7 @@ impl Away {
     }
 
     /// A guest was asked for at that time, and there is none.
-    fn forget(&self, hypervisor: usize, guest: Uuid, asked: Millis) {
+    fn forget(&self, hypervisor: usize, guest: Uuid, asked: Moment) {
         self.forget_if(hypervisor, |known, word| *known == guest && word.at < asked);
     }
 
@@ -123,7 +126,7 @@ impl Away {
     }
 
     /// The state that a hypervisor has shown, asked at that time, as it is by all that was seen before.
-    fn shown(&self, hypervisor: usize, guest: Uuid, state: State, asked: Millis) -> State {
+    fn shown(&self, hypervisor: usize, guest: Uuid, state: State, asked: Moment) -> State {
         if let Some(is_away) = is_away(state) {
             self.learn(hypervisor, guest, Word { is_away, at: asked });
         }
@@ -137,7 +140,7 @@ impl Away {
             Happening::Started(guest) | Happening::Resumed(guest) => (guest, false),
             Happening::Returned | Happening::Changed(_) | Happening::Defined(_) => return,
         };
-        self.learn(hypervisor, guest, Word { is_away, at: clock::now() });
+        self.learn(hypervisor, guest, Word { is_away, at: self.moment() });
     }
 }
 
@@ -183,8 +186,8 @@ impl Connection {
         &self,
         guest: Uuid,
         ask: impl FnOnce() -> Result<T, HypervisorError>,
-    ) -> Result<(T, Millis), HypervisorError> {
-        let asked = clock::now();
+    ) -> Result<(T, Moment), HypervisorError> {
+        let asked = self.away.moment();
         let said = ask();
         if let Err(HypervisorError::NoSuchGuest) = &said {
             self.away.forget(self.hypervisor, guest, asked);
@@ -192,7 +195,7 @@ impl Connection {
         Ok((said?, asked))
     }
 
-    fn shown(&self, guest: Uuid, state: State, asked: Millis) -> State {
+    fn shown(&self, guest: Uuid, state: State, asked: Moment) -> State {
         self.away.shown(self.hypervisor, guest, state, asked)
     }
 }
@@ -203,7 +206,7 @@ impl Hypervisor for Connection {
     }
 
     fn guests(&self) -> Result<Vec<Guest>, HypervisorError> {
-        let asked = clock::now();
+        let asked = self.away.moment();
         let mut guests = self.inner.guests()?;
         for guest in &mut guests {
             guest.state = self.shown(guest.uuid, guest.state, asked);

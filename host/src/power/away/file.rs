@@ -6,8 +6,7 @@
 //!
 //! It is written by a thread of its own, whole, beside the old one and then put in its place: no fence waits for its disk.
 
-use super::{Away, Known, OfOne, Word};
-use crate::clock;
+use super::{Away, Known, Moment, OfOne, Word};
 use fencewire_core::Uuid;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -71,7 +71,7 @@ pub fn open(folder: &Path, uris: impl Iterator<Item = String>) -> io::Result<(Ar
     // A folder that can be read and not written would be found out when it is too late.
     write(folder, &known.text())?;
     let (orders, inbox) = mpsc::channel();
-    let away = Arc::new(Away { known: Mutex::new(known), changed: orders.clone() });
+    let away = Arc::new(Away { known: Mutex::new(known), moments: AtomicU64::new(1), changed: orders.clone() });
     let (ended, has_ended) = mpsc::channel();
     let (folder, its) = (folder.to_owned(), away.clone());
     thread::Builder::new().name("away".to_owned()).spawn(move || {
@@ -138,7 +138,7 @@ fn write(folder: &Path, text: &str) -> io::Result<()> {
 
 impl Known {
     fn take_up(&mut self, lines: Vec<Line>) {
-        let word = Word { is_away: true, at: clock::now() };
+        let word = Word { is_away: true, at: Moment(0) };
         for line in lines {
             let Some(guest) = Uuid::parse(line.guest.as_bytes()) else { continue };
             let mut is_configured = false;

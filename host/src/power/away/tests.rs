@@ -3,6 +3,7 @@ use crate::power::orders::guest;
 use std::fs;
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const G: Uuid = guest(0x9);
@@ -22,7 +23,7 @@ fn written(folder: &TempDir) -> String {
 
 /// What was shown, asked at that time.
 fn shown(away: &Away, state: State, asked: u64) -> State {
-    away.shown(0, G, state, Millis(asked))
+    away.shown(0, G, state, Moment(asked))
 }
 
 #[test]
@@ -52,7 +53,6 @@ fn off_where_it_left_is_not_off_whatever_the_hypervisor_forgets() {
 fn what_is_told_counts_as_what_is_seen() {
     let folder = folder();
     let (away, _keeper) = opened(folder.path(), &[URI, "b"]);
-    let now = || clock::now().0;
     for (told, expected) in [
         (Happening::Changed(G), State::Off),
         (Happening::Leaves(G), State::OffMigrated),
@@ -65,14 +65,9 @@ fn what_is_told_counts_as_what_is_seen() {
         (Happening::Leaves(guest(1)), State::OffMigrated),
         (Happening::Started(guest(1)), State::OffMigrated),
     ] {
-        // What is told in the same millisecond is not known to be newer.
-        let before = now();
-        while now() == before {
-            thread::yield_now();
-        }
         away.happened(0, told);
-        assert_eq!(shown(&away, State::Off, now()), expected, "{told:?}");
-        assert_eq!(away.shown(1, G, State::Off, Millis(now())), State::Off, "another hypervisor's guest");
+        assert_eq!(away.shown(0, G, State::Off, away.moment()), expected, "{told:?}");
+        assert_eq!(away.shown(1, G, State::Off, away.moment()), State::Off, "another hypervisor's guest");
     }
 }
 
@@ -84,17 +79,14 @@ fn an_old_look_says_nothing_against_a_newer_one() {
     shown(&away, State::OffMigrated, 10);
     shown(&away, State::Running, 9);
     assert_eq!(shown(&away, State::Off, 11), State::OffMigrated, "it was asked before the guest had gone");
-    shown(&away, State::Running, 10);
-    assert_eq!(shown(&away, State::Off, 11), State::OffMigrated, "it may have been");
-    shown(&away, State::Running, 11);
-    shown(&away, State::OffMigrated, 10);
-    assert_eq!(shown(&away, State::Off, 12), State::Off);
+    shown(&away, State::Running, 12);
     shown(&away, State::OffMigrated, 11);
-    assert_eq!(shown(&away, State::Off, 12), State::OffMigrated, "at the same time: the one that is never wrong");
-    away.forget(0, G, Millis(11));
-    assert_eq!(shown(&away, State::Off, 12), State::OffMigrated);
-    away.forget(0, G, Millis(12));
-    assert_eq!(shown(&away, State::Off, 13), State::Off, "it was not there any more, and is defined anew");
+    assert_eq!(shown(&away, State::Off, 13), State::Off, "it was asked before the guest was started");
+    shown(&away, State::OffMigrated, 14);
+    away.forget(0, G, Moment(13));
+    assert_eq!(shown(&away, State::Off, 15), State::OffMigrated);
+    away.forget(0, G, Moment(16));
+    assert_eq!(shown(&away, State::Off, 17), State::Off, "it was not there any more, and is defined anew");
 }
 
 #[test]
@@ -102,19 +94,19 @@ fn the_next_run_knows_who_is_away() {
     let folder = folder();
     let (away, keeper) = opened(folder.path(), &[URI, "b"]);
     shown(&away, State::OffMigrated, 1);
-    away.shown(1, guest(2), State::OffMigrated, Millis(1));
-    away.shown(1, guest(3), State::Running, Millis(1));
+    away.shown(1, guest(2), State::OffMigrated, Moment(1));
+    away.shown(1, guest(3), State::Running, Moment(1));
     drop((away, keeper));
     assert_eq!(written(&folder).lines().count(), 2, "{}", written(&folder));
     // One of them is not configured any more, and comes back.
     let (away, keeper) = opened(folder.path(), &[URI]);
-    assert_eq!(shown(&away, State::Off, clock::now().0), State::OffMigrated);
-    away.learn(0, G, Word { is_away: false, at: clock::now().plus(Millis(1)) });
+    assert_eq!(shown(&away, State::Off, 1), State::OffMigrated);
+    shown(&away, State::Running, 2);
     drop((away, keeper));
     let (away, keeper) = opened(folder.path(), &["b", URI]);
-    assert_eq!(away.shown(0, guest(2), State::Off, clock::now()), State::OffMigrated);
-    assert_eq!(away.shown(1, G, State::Off, clock::now()), State::Off);
-    away.forget(0, guest(2), clock::now().plus(Millis(1)));
+    assert_eq!(away.shown(0, guest(2), State::Off, Moment(1)), State::OffMigrated);
+    assert_eq!(away.shown(1, G, State::Off, Moment(1)), State::Off);
+    away.forget(0, guest(2), Moment(2));
     drop((away, keeper));
     assert_eq!(written(&folder), "");
 }
@@ -124,9 +116,9 @@ fn it_is_written_when_it_is_learned_and_not_at_the_end_only() {
     let folder = folder();
     let (away, _keeper) = opened(folder.path(), &[URI]);
     shown(&away, State::OffMigrated, 1);
-    let until = clock::now().plus(Millis(10_000));
+    let until = Instant::now() + Duration::from_secs(10);
     while written(&folder) != format!("{{\"guest\":\"{G}\",\"hypervisor\":\"{URI}\"}}\n") {
-        assert!(clock::now() < until, "{}", written(&folder));
+        assert!(Instant::now() < until, "{}", written(&folder));
         thread::yield_now();
     }
 }
