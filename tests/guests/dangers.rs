@@ -250,12 +250,12 @@ fn a_bridge_that_was_killed_is_not_waited_for_and_found_again() {
     }
 }
 
-/// It has answered before it closes, and the answer arrives. Of our own wire's, which a UART does not hold at once, a part may
-/// be lost with a serial port's connection: what the agent says then is no success.
+/// It has answered before it closes, and the answer arrives, also where a UART takes it in many pieces: that was the first one
+/// of which a part was lost, and so it is tried more than once.
 #[test]
 fn a_bridge_that_is_stopped_says_first_what_came_of_it() {
     let mut bed = Bed::start();
-    for way in WAYS {
+    for way in WAYS.into_iter().chain([Way::SerialNative; 5]) {
         let target = bed.target();
         let before = bed.host.told("virDomainDestroy", TARGET);
         target.hang();
@@ -265,11 +265,7 @@ fn a_bridge_that_is_stopped_says_first_what_came_of_it() {
         target.go_on();
         let done = asking.end();
         assert!(target.ends_within(DEADLINE));
-        if way == Way::SerialNative && done.code == Some(1) {
-            assert!(done.stderr.contains("may have happened"), "{way:?}: {done:?}\n{}", bed.daemon.log());
-        } else {
-            assert_eq!(done.code, Some(0), "{way:?}: {done:?}\n{}", bed.daemon.log());
-        }
+        assert_eq!(done.code, Some(0), "{way:?}: {done:?}\n{}", bed.daemon.log());
         assert_eq!(bed.daemon.stop().code, Some(0));
         bed.daemon.start_again();
         wait_connected(&bed.daemon, &[&bed.asker], 1);

@@ -4,15 +4,19 @@
 use std::fs;
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use fencewire_tests::bridge_bed::{BridgeBed, reconnect};
 use fencewire_tests::daemon::Daemon;
-use fencewire_tests::guest_channel::{FAILED, OFF, ON, REBOOT, REQUEST_LENGTH, STATUS, SUCCESS};
+use fencewire_tests::guest_channel::{
+    FAILED, GuestChannel, OFF, ON, REBOOT, REPLY_LENGTH, REQUEST_LENGTH, STATUS, SUCCESS, reply,
+};
 use fencewire_tests::libvirt_file::Guest;
 use fencewire_tests::process::{DEADLINE, wait_until};
 use fencewire_tests::scripted::{Call, OnDestroy, ScriptedGuest, ScriptedHypervisor};
 use fencewired::power::hypervisor::State;
 use fencewired::power::incarnation::Incarnation;
+use rustix::io::ioctl_fionread;
 use tempfile::TempDir;
 
 use crate::common::{ask, bed, frame, impatient_bed, three};
@@ -254,4 +258,44 @@ fn a_journal_is_no_proof_for_a_new_request() {
     let mut vm1 = bed.channel("vm1");
     assert_eq!(ask(&mut vm1, OFF, "vm2"), FAILED);
     assert_eq!(hypervisor.done_to("vm2"), [Call::Destroy]);
+}
+
+/// Rule 3, stopping: the last answer is not lost with its channel. QEMU reads no further once the other end is closed, and gives
+/// a serial port's guest 16 bytes at a time.
+#[test]
+fn a_bridge_that_stops_waits_until_its_last_answer_was_taken() {
+    let hypervisor = three();
+    let (bed, mut vm1) = bed(&hypervisor);
+    let mut vm2 = bed.channel("vm2");
+    answered_and_not_read(&mut vm1);
+    bed.ask_to_stop();
+    vm2.expect_silence(Duration::from_millis(150));
+    assert_eq!(reply(&vm1.read(REPLY_LENGTH, DEADLINE)), SUCCESS);
+    vm2.expect_end(DEADLINE);
+}
+
+/// Rule 4, stopping: who takes no answer keeps a bridge from its end for a second.
+#[test]
+fn a_bridge_that_stops_does_not_wait_for_who_does_not_read() {
+    let hypervisor = three();
+    let (bed, mut vm1) = bed(&hypervisor);
+    let mut vm2 = bed.channel("vm2");
+    answered_and_not_read(&mut vm1);
+    let asked = Instant::now();
+    bed.ask_to_stop();
+    vm2.expect_end(DEADLINE);
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert_eq!(
+        reply(&vm1.read(REPLY_LENGTH, DEADLINE)),
+        SUCCESS,
+        "a socket's bytes are not lost, whoever has closed it"
+    );
+}
+
+/// Has the bridge answer something, and leaves that where it is.
+#[track_caller]
+fn answered_and_not_read(channel: &mut GuestChannel) {
+    channel.send(&frame(OFF, "vm3"));
+    let length = REPLY_LENGTH as u64;
+    wait_until(DEADLINE, "an answer", || ioctl_fionread(channel.stream()).is_ok_and(|has| has >= length).then_some(()));
 }

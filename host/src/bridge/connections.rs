@@ -3,7 +3,7 @@
 
 use super::channel::{Channel, RETRY, RETRY_MAX};
 use super::queries::Listing;
-use super::{Bridge, Timer, WAKE};
+use super::{Bridge, TAKE_TIME, Timer, WAKE};
 use crate::channels::{Calls, ChannelSpec, Opened, PortType, Stream, is_qemu};
 use crate::clock;
 use crate::entropy::entropy;
@@ -38,6 +38,8 @@ pub(super) struct Connection {
     heard: bool,
     /// When its first byte was read, since it was opened or its guest was reset.
     first: Option<Millis>,
+    /// When bytes were last written.
+    said: Option<Millis>,
     /// What is read until the stream has no more for the first time was there before it was connected, or its guest was
     /// reset, and is discarded, however late this bridge comes to read it.
     old: bool,
@@ -49,6 +51,11 @@ impl Connection {
     /// Nothing waits to be sent.
     pub(super) fn has_sent_all(&self) -> bool {
         self.listener.as_ref().is_none_or(|listener| listener.transmit().is_empty())
+    }
+
+    /// Nothing that was written lately waits to be taken. What nobody has taken for so long, nobody waits for.
+    pub(super) fn is_all_taken(&self, now: Millis) -> bool {
+        self.said.is_none_or(|said| now.since(said) >= TAKE_TIME) || self.stream.is_all_taken()
     }
 
     /// The listener; none while no byte has come.
@@ -71,7 +78,10 @@ impl Connection {
         while !listener.transmit().is_empty() {
             match self.stream.write(listener.transmit()) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => listener.sent(sent, now),
+                Ok(sent) => {
+                    self.said = Some(now);
+                    listener.sent(sent, now);
+                }
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
                 Err(why) => return Err(why),
@@ -186,6 +196,7 @@ impl Bridge {
             session: None,
             heard: false,
             first: None,
+            said: None,
             old,
             ends: false,
         };

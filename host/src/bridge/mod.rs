@@ -71,6 +71,13 @@ use std::{fmt, io};
 /// How long what has begun may take to end after [`Handle::stop`].
 const STOP_TIME: Millis = Millis(30_000);
 
+/// How long after the last answer of a bridge that stops that is waited for to be taken: a serial port takes 16 bytes at a
+/// time, and what is on its way is lost when the channel is closed.
+const TAKE_TIME: Millis = Millis(1_000);
+
+/// How often it is looked meanwhile whether all is taken, which nobody tells.
+const TAKE_PAUSE: Duration = Duration::from_millis(5);
+
 /// How often threads are looked after while jobs are out, and old journal entries removed.
 const HOUSEKEEPING: Millis = Millis(250);
 
@@ -117,6 +124,8 @@ pub struct Bridge {
     lately: Lately,
     started: Millis,
     stopping: Option<Millis>,
+    /// Until when the last answers may be taken, once all are sent.
+    taken_by: Option<Millis>,
     /// Keeps what is known of guests that are away, for longer than anybody can learn more.
     _away: Keeper,
 }
@@ -331,6 +340,7 @@ impl Bridge {
             lately: Lately::default(),
             started: now,
             stopping: None,
+            taken_by: None,
             _away: keeper,
         };
         if !remembered.is_empty() {
@@ -392,6 +402,7 @@ impl Bridge {
         } else {
             Some(Duration::ZERO)
         };
+        let timeout = self.taken_by.map_or(timeout, |_| Some(timeout.unwrap_or(TAKE_PAUSE).min(TAKE_PAUSE)));
         match self.poll.poll(events, timeout) {
             Err(why) if why.kind() == io::ErrorKind::Interrupted => Ok(()),
             result => result,
@@ -468,9 +479,13 @@ impl Bridge {
         }
     }
 
-    fn has_stopped(&self) -> bool {
+    fn has_stopped(&mut self) -> bool {
         let Some(until) = self.stopping else { return false };
-        let idle = self.lanes.is_empty() && self.connections.values().all(Connection::has_sent_all);
-        idle || clock::now() >= until
+        let now = clock::now();
+        if self.lanes.is_empty() && self.connections.values().all(Connection::has_sent_all) {
+            let taken_by = *self.taken_by.get_or_insert(now.plus(TAKE_TIME));
+            return now >= taken_by.min(until) || self.connections.values().all(|open| open.is_all_taken(now));
+        }
+        now >= until
     }
 }

@@ -217,6 +217,15 @@ impl Stream {
         matches!(self, Stream::Unix(stream) if peer::has_ended(stream, Duration::ZERO))
     }
 
+    /// Whether it can be closed without the loss of what was written. What goes by TCP or a serial port, the kernel sends all
+    /// the same.
+    pub fn is_all_taken(&self) -> bool {
+        match self {
+            Stream::Unix(stream) => unix::is_all_taken(stream),
+            Stream::Tty(_) | Stream::Tcp(_) => true,
+        }
+    }
+
     /// Another handle of it, for who only waits for its end; none where it is no unix socket.
     pub fn copy(&self) -> Option<io::Result<OwnedFd>> {
         match self {

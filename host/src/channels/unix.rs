@@ -3,6 +3,7 @@
 use mio::net::{UnixListener, UnixStream};
 use rustix::fs::Access;
 use rustix::io::Errno;
+use rustix::ioctl::Getter;
 use rustix::process::geteuid;
 use std::fs;
 use std::io;
@@ -77,6 +78,15 @@ pub(crate) fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Whether the other end has taken all that was written. What it has not is lost if that is QEMU and this end is closed: it
+/// sees the end first, and reads no further.
+pub(super) fn is_all_taken(stream: &UnixStream) -> bool {
+    // SAFETY: the kernel writes an integer, which the getter has room for.
+    let left = unsafe { rustix::ioctl::ioctl(stream, Getter::<{ libc::TIOCOUTQ as u32 }, libc::c_int>::new()) };
+    // For a socket it is the memory that unread bytes take, and not how many there are. Who cannot say has none to wait for.
+    !matches!(left, Ok(1..))
+}
+
 fn not_a_socket() -> io::Error {
     io::Error::new(io::ErrorKind::AlreadyExists, "there is something there that is not a socket")
 }
@@ -84,6 +94,7 @@ fn not_a_socket() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
 
     fn denied() -> io::Error {
         Errno::ACCESS.into()
@@ -108,5 +119,20 @@ mod tests {
         assert_eq!(closed_folder(&folder.path().join("not-there/a.sock")), None);
         assert_eq!(closed_folder(Path::new("a.sock")), None);
         assert!(may_connect(folder.path()).is_ok() && may_connect(&folder.path().join("a.sock")).is_ok());
+    }
+
+    #[test]
+    fn what_was_read_was_taken() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert!(is_all_taken(&ours));
+        ours.write_all(&[7; 100]).unwrap();
+        theirs.read_exact(&mut [0; 99]).unwrap();
+        assert!(!is_all_taken(&ours), "one is left");
+        theirs.write_all(&[7; 100]).unwrap();
+        theirs.read_exact(&mut [0; 1]).unwrap();
+        assert!(is_all_taken(&ours), "whatever came back");
+        ours.write_all(&[7; 100]).unwrap();
+        drop(theirs);
+        assert!(is_all_taken(&ours), "nobody is there who could take it");
     }
 }
