@@ -45,6 +45,15 @@ impl Hosts {
         Self { from, to }
     }
 
+    /// The target has no channel: here both of its processes would listen at the same path, and the one on the other host be
+    /// seen to live by that.
+    #[track_caller]
+    fn without_channel() -> Self {
+        let (from, to) = (host(), Host::start());
+        from.define(&Machine::new(TARGET).runs(Program::FillsMemory));
+        Self { from, to }
+    }
+
     /// What a bridge that knows only the first is to serve.
     fn setup_of_one(&self) -> Setup {
         setup(&self.from).channel("unix", &self.from.path("target.sock"), TARGET)
@@ -188,9 +197,9 @@ fn a_guest_that_went_to_a_host_that_nobody_knows_is_never_fenced() {
 /// not. What ends that is a new start there.
 #[test]
 fn a_guest_that_went_away_is_never_fenced_though_libvirt_forgets_it() {
-    let mut hosts = Hosts::new();
+    let mut hosts = Hosts::without_channel();
     let mut migration = hosts.migrate_slowly(BY_SOURCE);
-    let (mut daemon, mut asker) = start(hosts.setup_of_one());
+    let (mut daemon, mut asker) = start(setup(&hosts.from));
     migration.arrive();
     drop(migration);
     let there = hosts.to.qemu(TARGET);
@@ -217,9 +226,9 @@ fn a_guest_that_went_away_is_never_fenced_though_libvirt_forgets_it() {
 /// it was. When it has come back it is fenced.
 #[test]
 fn a_guest_that_did_not_come_back_is_never_fenced() {
-    let hosts = Hosts::new();
+    let hosts = Hosts::without_channel();
     let mut migration = hosts.migrate_slowly(BY_SOURCE);
-    let (_daemon, mut asker) = start(hosts.setup_of_one());
+    let (_daemon, mut asker) = start(setup(&hosts.from));
     migration.arrive();
     hosts.to.virsh(&["migrate-setspeed", TARGET, "1"]);
     let mut back = hosts.to.start_migration(TARGET, &hosts.from, BY_SOURCE);

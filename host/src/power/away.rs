@@ -36,7 +36,7 @@ pub struct Away {
 struct Known {
     /// One for each hypervisor, in the configuration's order.
     of: Vec<OfOne>,
-    /// What an earlier run wrote down of hypervisors that are not configured now.
+    /// What an earlier run wrote down of hypervisors that are not configured.
     others: Vec<file::Line>,
 }
 
