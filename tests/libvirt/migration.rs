@@ -364,3 +364,34 @@ fn is_fenced_at(moment: u32, hosts: &Hosts, asker: &mut GuestChannel) -> bool {
     }
     has_ended
 }
+
+/// At any moment of a migration, by a bridge that knows only the host that it comes from: "fenced" is so and stays so; and when
+/// the migration is over it is known to be away if it is, and can be fenced if it is not.
+#[test]
+fn a_guest_is_fenced_at_any_moment_or_known_to_have_gone() {
+    let mut hung = 0;
+    for moment in 0..MOMENTS {
+        let hosts = Hosts::without_channel();
+        let (_daemon, mut asker) = start(setup(&hosts.from).hypervisor("deadline_ms = 6000"));
+        let way = if moment.is_multiple_of(2) { BY_VIRSH } else { BY_SOURCE };
+        let qemu = hosts.from.switch_on(TARGET);
+        let process = hosts.from.start_migration(TARGET, &hosts.to, way);
+        let mut migration = Migration { hosts: &hosts, qemu, process };
+        thread::sleep(moment * APART);
+        let is_fenced = ask(&mut asker, OFF, TARGET) == SUCCESS;
+        if is_fenced {
+            migration.expect_no_process();
+        }
+        let has_ended = migration.process.ends_within(DEADLINE);
+        if is_fenced {
+            migration.expect_no_process();
+        }
+        if has_ended {
+            let answer = if hosts.to.qemus(TARGET).is_empty() { SUCCESS } else { FAILED };
+            assert_eq!(ask(&mut asker, OFF, TARGET), answer, "moment {moment}: {}", hosts.states());
+        } else {
+            hung += 1;
+            assert!(hung <= HUNG_MAX, "{hung} of {moment} migrations have hung");
+        }
+    }
+}
