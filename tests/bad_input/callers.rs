@@ -14,7 +14,7 @@ use fencewire_tests::guest_channel::{
     self, ENTRY_LENGTH, FAILED, IS_OFF, LIST, MONITOR, OFF, REBOOT, STATUS, SUCCESS, fresh_seqno,
 };
 use fencewire_tests::libvirt_file::{Guest, State};
-use fencewire_tests::process::DEADLINE;
+use fencewire_tests::process::{DEADLINE, wait_until};
 use fencewire_tests::tcp_channel::{Port, TcpChannel};
 
 use crate::Bed;
@@ -314,6 +314,10 @@ fn a_list_by_tcp_that_nobody_reads() {
     let others = (0..MANY).map(|number| Guest::new(&format!("vm{number}")).state(State::Shutoff));
     let mut daemon = Daemon::setup().known(others).tcp("everybody", "").start();
     let channel = daemon.tcp(0).clone();
+    // libvirt takes seconds to say who so many are, a busy machine many, and nobody is answered before.
+    wait_until(DEADLINE * 6, "all guests to be known", || {
+        (daemon.status().0["hypervisors"][0]["guests"] == MANY).then_some(())
+    });
 
     let mut deaf = channel.call();
     deaf.prove(&channel.terms.packet(LIST, ""));

@@ -1,5 +1,7 @@
 //! Two libvirtds with a guest of the same UUID defined on both: it is fenced where it runs, and is off where both say so.
 
+use std::time::Duration;
+
 use fencewire_tests::daemon::Daemon;
 use fencewire_tests::guest_channel::{FAILED, GuestChannel, IS_OFF, OFF, ON, REBOOT, STATUS, SUCCESS};
 use fencewire_tests::process::{DEADLINE, wait_until};
@@ -15,15 +17,21 @@ fn hosts() -> (Host, Host) {
     (here, there)
 }
 
-fn serve(here: &Host, there: &Host) -> (Daemon, GuestChannel) {
-    start(setup(here).beside(&there.uri()).hypervisor("deadline_ms = 3000"))
+/// How long a request may take that is to succeed: a busy machine needs seconds to start a QEMU, or to end one.
+const PATIENT: Duration = Duration::from_secs(15);
+
+/// The same where others are to fail, which takes all of it.
+const IMPATIENT: Duration = Duration::from_secs(6);
+
+fn serve(here: &Host, there: &Host, deadline: Duration) -> (Daemon, GuestChannel) {
+    start(setup(here).beside(&there.uri()).hypervisor(&format!("deadline_ms = {}", deadline.as_millis())))
 }
 
 /// Active on one: there it is fenced, whichever that is, and the other's definition is left alone.
 #[test]
 fn a_guest_is_fenced_on_the_host_where_it_runs() {
     let (here, there) = hosts();
-    let (_daemon, mut asker) = serve(&here, &there);
+    let (_daemon, mut asker) = serve(&here, &there, PATIENT);
     for (active, other) in [(&there, &here), (&here, &there)] {
         let first = active.switch_on(TARGET);
         assert_eq!(ask(&mut asker, STATUS, TARGET), SUCCESS);
@@ -43,7 +51,7 @@ fn a_guest_is_fenced_on_the_host_where_it_runs() {
 fn a_guest_that_runs_on_both_is_left_alone() {
     let (here, there) = hosts();
     let (one, other) = (here.switch_on(TARGET), there.switch_on(TARGET));
-    let (_daemon, mut asker) = serve(&here, &there);
+    let (_daemon, mut asker) = serve(&here, &there, PATIENT);
     for action in [STATUS, OFF, REBOOT, ON] {
         assert_eq!(ask(&mut asker, action, TARGET), FAILED, "action {action}");
     }
@@ -57,7 +65,7 @@ fn a_guest_that_runs_on_both_is_left_alone() {
 #[test]
 fn a_guest_that_runs_on_neither_is_off() {
     let (here, there) = hosts();
-    let (_daemon, mut asker) = serve(&here, &there);
+    let (_daemon, mut asker) = serve(&here, &there, PATIENT);
     assert_eq!(ask(&mut asker, STATUS, TARGET), IS_OFF);
     assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
     assert_eq!(ask(&mut asker, ON, TARGET), SUCCESS);
@@ -77,7 +85,7 @@ fn a_guest_that_runs_on_neither_is_off() {
 fn a_host_that_hangs_makes_off_unknown_and_stops_no_fence_on_the_other() {
     let (here, there) = hosts();
     let qemu = here.switch_on(TARGET);
-    let (_daemon, mut asker) = serve(&here, &there);
+    let (_daemon, mut asker) = serve(&here, &there, IMPATIENT);
     there.hang();
     assert_eq!(ask(&mut asker, STATUS, TARGET), SUCCESS, "it runs here");
     assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
@@ -86,7 +94,7 @@ fn a_host_that_hangs_makes_off_unknown_and_stops_no_fence_on_the_other() {
         assert_eq!(ask(&mut asker, action, TARGET), FAILED, "action {action}");
     }
     there.go_on();
-    wait_until(DEADLINE, "the host that hung to be asked again", || {
+    wait_until(DEADLINE * 3, "the host that hung to be asked again", || {
         (ask(&mut asker, STATUS, TARGET) == IS_OFF).then_some(())
     });
     assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
@@ -98,7 +106,7 @@ fn a_host_that_hangs_makes_off_unknown_and_stops_no_fence_on_the_other() {
 fn a_guest_on_a_host_that_is_gone_is_unknown_until_that_is_back() {
     let (here, mut there) = hosts();
     let qemu = there.switch_on(TARGET);
-    let (_daemon, mut asker) = serve(&here, &there);
+    let (_daemon, mut asker) = serve(&here, &there, IMPATIENT);
     assert_eq!(ask(&mut asker, STATUS, TARGET), SUCCESS);
     there.kill();
     for action in [STATUS, OFF, REBOOT, ON] {
@@ -106,6 +114,10 @@ fn a_guest_on_a_host_that_is_gone_is_unknown_until_that_is_back() {
     }
     assert!(qemu.lives() && here.qemus(TARGET).is_empty());
     there.start_again();
+    // It finds its guests again before it says anything of them.
+    wait_until(DEADLINE * 3, "the host that is back to be asked again", || {
+        (ask(&mut asker, STATUS, TARGET) == SUCCESS).then_some(())
+    });
     assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
     assert!(!qemu.lives());
 }

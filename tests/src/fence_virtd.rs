@@ -12,6 +12,9 @@
 //!   connection, hence a state, of their own.
 //! - The sockets are connected within a few milliseconds, the first request is looked at up to 1 s later. A key file
 //!   must exist although this listener has no use for it; the files it is given lose their group and world bits.
+//! - A second after its start it looks at the channels that it has connected by then, and at later ones when something wakes
+//!   it: a request on one of the former, or a byte in a pipe of its own. Until then it is deaf on them. See
+//!   [`FenceVirtd::wake`].
 //! - Its memory of requests (10 s) goes by action, target and sequence number, *not* by who asked: two guests that use
 //!   one number for the same thing, and the second gets no answer. [`guest_channel::fresh_seqno`] avoids it.
 //! - That memory is searched from end to end: every request of the last 10 s adds about 9 ns to the next one. Whoever
@@ -46,6 +49,7 @@ pub mod tcp;
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 use std::fs;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -56,7 +60,7 @@ use tempfile::TempDir;
 use crate::fence_virt::{Far, Pump};
 use crate::guest_channel::{self, GuestChannel};
 use crate::libvirt_file::{Guest, LibvirtFile, State};
-use crate::process::{DEADLINE, Finished, Process, program, readable};
+use crate::process::{DEADLINE, Finished, Process, program, readable, wait_until};
 
 /// Which of a guest's devices the daemon listens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,6 +275,31 @@ impl FenceVirtd {
         &mut self.process
     }
 
+    /// Waits until it has connected to that many channels, or has ended, and has it look at all of them. Where it was so slow
+    /// in connecting to them that it does not know of all, it would do so only when the next request comes.
+    ///
+    /// # Panics
+    /// When it has not connected to so many.
+    #[track_caller]
+    pub fn wake(&mut self, channels: usize) {
+        let files = format!("/proc/{}/fd", self.process.id());
+        let of = |files: &str, kind: &str| -> Vec<(PathBuf, PathBuf)> {
+            let all = fs::read_dir(files).into_iter().flatten().flatten().map(|entry| entry.path());
+            let known = all.filter_map(|path| Some((fs::read_link(&path).ok()?, path)));
+            known.filter(|(what, _)| what.to_string_lossy().starts_with(kind)).collect()
+        };
+        wait_until(DEADLINE * 6, "fence_virtd to connect to its channels", || {
+            (of(&files, "socket:").len() >= channels || !self.process.is_running()).then_some(())
+        });
+        // What it has from us is not its own, such as a pipe of cargo's.
+        let ours = of("/proc/self/fd", "pipe:");
+        let own = |(what, _): &(PathBuf, PathBuf)| !ours.iter().any(|(ours, _)| ours == what);
+        if let Some((_, pipe)) = of(&files, "pipe:").into_iter().find(own) {
+            // It may have ended meanwhile.
+            let _ = fs::File::options().write(true).open(pipe).and_then(|mut pipe| pipe.write_all(b"x"));
+        }
+    }
+
     /// Stops the daemon and returns how it ended, with what it said.
     ///
     /// # Panics
@@ -292,6 +321,7 @@ impl FenceVirtd {
             let (stream, _) = listener.accept().expect("a connection that is waiting can be accepted");
             self.streams.insert(guest.clone(), stream);
         }
+        self.wake(0);
         for guest in self.streams.keys() {
             let question = guest_channel::request(guest_channel::MONITOR, b"", guest_channel::fresh_seqno());
             self.channel(guest).ask(&question, DEADLINE);
