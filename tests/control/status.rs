@@ -98,7 +98,11 @@ fn a_channel_that_is_not_there() {
         .channel("unix", &at("who.sock"), "who")
         .group("g", &["vm1", "on", "who"], "")
         .start();
-    let (status, all) = daemon.status();
+    // One that has just gone off would be served: so the hypervisor is asked once more first.
+    let (status, all) = wait_until(DEADLINE, "a hypervisor that was asked again", || {
+        let (status, all) = daemon.status();
+        (channel(&status, "on")["served"] == false).then_some((status, all))
+    });
     for guest in ["on", "who"] {
         let its = channel(&status, guest);
         assert_eq!((&its["state"], &its["served"]), (&"not_connected".into(), &false.into()), "{its:#}");
