@@ -300,15 +300,19 @@ impl Bed {
         ]);
         // With another body the same id would be another request: what is acted on could be either.
         let id = 1 + u64::from(input.byte() & 1) * 100 + target as u64 * 10 + action as u64;
-        let host = self.now.plus(OFFSET);
-        let deadline = host.plus(Millis(input.one_of(&[20_000, 1, 0, 5_000, 600_000, 600_001])));
-        let until = Millis(deadline.since(OFFSET).0);
+        let until = self.now.plus(Millis(input.one_of(&[20_000, 1, 0, 5_000, 600_000, 600_001])));
+        if self.meant.get(&(guest, id)).is_some_and(|before| before.deadline <= self.now) {
+            // Its time is up, and nobody has to remember it: it is another request.
+            self.meant.remove(&(guest, id));
+            self.record.forgets((guest, id));
+        }
         let fresh = Meant { ask: Ask::Power(action, name(target)), at: self.now, deadline: until, guard: None };
         let meant = self.meant.entry((guest, id)).or_insert(fresh);
-        meant.deadline = meant.deadline.max(until);
+        // One that is asked again never becomes younger.
+        let until = until.min(meant.deadline);
         self.record.means((guest, id), meant.clone());
         self.record.sends_a_copy((guest, id));
-        let frame = self.channels[guest].other.request(id, deadline, what);
+        let frame = self.channels[guest].other.request(id, until.plus(OFFSET), what);
         self.channels[guest].there.extend(&frame);
         self.recording.push(frame);
     }
