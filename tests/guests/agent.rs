@@ -56,10 +56,9 @@ fn several_at_once_hear_their_own_answers() {
 }
 
 /// Something eats all memory that there is, again and again: the kernel kills it, and it begins anew. The agent needs a few
-/// pages, and is not what the kernel kills.
+/// pages, and is not what the kernel kills; the shell that is to become the agent needs more, and may be.
 #[test]
 fn it_fences_while_memory_is_exhausted() {
-    const KILLED: &str = "dmesg | grep -c 'Killed process .*(tail)' || true";
     let bed = Bed::start();
     // Most of it lies in files that cannot be written anywhere else, so that the rest is soon eaten.
     bed.asker.done("mkdir /full && mount -t tmpfs -o size=100% full /full");
@@ -69,15 +68,20 @@ fn it_fences_while_memory_is_exhausted() {
     );
     let eats = "while ! test -e /run/enough; do sh -c 'echo 1000 >/proc/$$/oom_score_adj; exec tail /dev/zero'; done";
     let eater = bed.asker.begin_for(eats, DEADLINE * 6);
-    let killed = || bed.asker.done(KILLED).parse::<usize>().expect("a number");
-    wait_until(DEADLINE, "memory to be exhausted", || (killed() > 0).then_some(()));
-    let before = killed();
+    let killed = |name: &str| {
+        let count = format!("dmesg | grep -c 'Killed process .*({name})' || true");
+        bed.asker.done(&count).parse::<usize>().expect("a number")
+    };
+    wait_until(DEADLINE, "memory to be exhausted", || (killed("tail") > 0).then_some(()));
+    let before = killed("tail");
     for way in WAYS {
         let target = bed.target();
-        let done = bed.ask(way, "-o off -n target -w 2");
+        let became_one = || Some(bed.ask(way, "-o off -n target -w 2")).filter(|done| done.signal.is_none());
+        let done = wait_until(DEADLINE, "a shell that becomes the agent", became_one);
         assert_eq!((done.code, target.lives()), (Some(0), false), "{way:?}: {done:?}");
     }
-    assert!(killed() > before, "memory was not exhausted meanwhile");
+    assert!(killed("tail") > before, "memory was not exhausted meanwhile");
+    assert_eq!(killed("fence_wire"), 0, "the agent itself");
     bed.asker.done("touch /run/enough");
     eater.end();
 }
