@@ -14,7 +14,7 @@ use fencewire_core::{
 };
 
 /// More than anything that ends needs at one point in time.
-const ENOUGH: usize = 10_000;
+pub(crate) const ENOUGH: usize = 10_000;
 
 /// Random bytes, for this purpose.
 pub(crate) const ENTROPY: Entropy = Entropy([0x5a; 64]);

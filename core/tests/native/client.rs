@@ -287,6 +287,18 @@ fn it_ends_at_its_deadline_whatever_is_said() {
     assert_eq!((end.client.transmit(), end.client.wake_at()), (&[][..], None));
 }
 
+/// An owner that comes late, and wakes it although it wished for nothing.
+#[test]
+fn what_has_ended_does_not_end_again() {
+    let mut end = asking(&off("vm1"));
+    let (mut host, _) = in_session(&mut end);
+    assert_eq!(end.give(&host.reply(ID, Said::Done(DONE), &[])), [Reply::Done]);
+    for ms in [300, 3_000, 30_000] {
+        end.client.wake(end.now.plus(Millis(ms)));
+        assert_eq!((end.client.poll(), end.client.transmit()), (None, &[][..]), "{ms} ms later");
+    }
+}
+
 #[test]
 fn a_list_whose_entries_are_none_has_failed() {
     let mut end = asking(&Ask::List);

@@ -1,6 +1,7 @@
 //! Two ends of our own wire and the time; bytes are moved whole, step by step.
 
 use crate::by_hand::keys;
+use crate::common::ENOUGH;
 use fencewire_core::native::keys::Keys;
 use fencewire_core::{
     Accept, Answer, Ask, Client, Endpoint, Entropy, Event, Incarnation, Listener, Millis, NativeAccept, Reply, Request,
@@ -40,7 +41,7 @@ impl Pair {
     /// Moves bytes both ways until there are none. Gives what was said on the way.
     pub(crate) fn run(&mut self) -> (Vec<u8>, Vec<u8>) {
         let (mut there, mut back) = (Vec::new(), Vec::new());
-        loop {
+        for _ in 0..ENOUGH {
             let bytes = self.client.transmit().to_vec();
             self.client.sent(bytes.len(), self.now);
             self.hear(&bytes);
@@ -53,47 +54,59 @@ impl Pair {
             there.extend(bytes);
             back.extend(answers);
         }
+        panic!("there is always more to say")
     }
 
     pub(crate) fn hear(&mut self, mut bytes: &[u8]) {
-        loop {
+        for _ in 0..ENOUGH {
             let taken = self.listener.receive(bytes, self.now);
             bytes = &bytes[taken..];
             let before = self.events.len();
-            self.events.extend(std::iter::from_fn(|| self.listener.poll()));
+            self.listener_tells();
             if bytes.is_empty() && self.events.len() == before {
                 return;
             }
         }
+        panic!("the listener does not take what comes")
     }
 
     pub(crate) fn reply(&mut self, mut bytes: &[u8]) {
-        loop {
+        for _ in 0..ENOUGH {
             let taken = self.client.receive(bytes, self.now);
             bytes = &bytes[taken..];
             let before = self.replies.len();
-            self.replies.extend(std::iter::from_fn(|| self.client.poll()));
+            self.client_tells();
             if bytes.is_empty() && self.replies.len() == before {
                 return;
             }
         }
+        panic!("the client does not take what comes")
+    }
+
+    fn listener_tells(&mut self) {
+        self.events.extend(std::iter::from_fn(|| self.listener.poll()).take(ENOUGH));
+    }
+
+    fn client_tells(&mut self) {
+        self.replies.extend(std::iter::from_fn(|| self.client.poll()).take(ENOUGH));
     }
 
     pub(crate) fn later(&mut self, ms: u64) {
         let until = self.now.plus(Millis(ms));
-        loop {
+        for _ in 0..ENOUGH {
             let next = [self.client.wake_at(), self.listener.wake_at()].into_iter().flatten().min();
-            match next.filter(|at| *at <= until) {
-                Some(at) => self.now = self.now.max(at),
-                None => break,
-            }
+            let Some(at) = next.filter(|at| *at <= until) else {
+                self.now = until;
+                return;
+            };
+            self.now = self.now.max(at);
             self.client.wake(self.now);
             self.listener.wake(self.now);
-            self.events.extend(std::iter::from_fn(|| self.listener.poll()));
-            self.replies.extend(std::iter::from_fn(|| self.client.poll()));
+            self.listener_tells();
+            self.client_tells();
             self.run();
         }
-        self.now = until;
+        panic!("one end wants to be woken for ever")
     }
 
     #[track_caller]

@@ -3,7 +3,7 @@
 
 use crate::by_hand::{Guest, Host, ID, answering_both, asking, keys, nothing_asked};
 use crate::chance::Chance;
-use crate::common::{asks, done, off, status};
+use crate::common::{ENOUGH, asks, done, off, status};
 use crate::pair::Pair;
 use fencewire_core::native::keys::Keys;
 use fencewire_core::native::message::{Runs, Said, What, Whom};
@@ -11,7 +11,7 @@ use fencewire_core::{Ask, Endpoint, Event, Millis, Power, Reply};
 
 /// Moves bytes both ways, so many at a time.
 fn moves(pair: &mut Pair, n: usize) {
-    loop {
+    for _ in 0..ENOUGH {
         let bytes: Vec<u8> = pair.client.transmit().iter().copied().take(n).collect();
         pair.client.sent(bytes.len(), pair.now);
         pair.hear(&bytes);
@@ -22,6 +22,7 @@ fn moves(pair: &mut Pair, n: usize) {
             return;
         }
     }
+    panic!("there is always more to say")
 }
 
 #[test]

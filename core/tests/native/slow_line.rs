@@ -2,7 +2,7 @@
 //! its time, with and without a buffer of the system's between an end and its line.
 
 use crate::by_hand::keys;
-use crate::common::{ENTROPY, done, off, status, target};
+use crate::common::{ENOUGH, ENTROPY, done, off, status, target};
 use fencewire_core::{
     Accept, Answer, Ask, Client, Endpoint, Event, Incarnation, Listener, Millis, NativeAccept, Power, PowerAction,
     Reply, Speak,
@@ -35,6 +35,7 @@ impl Line {
                 self.coming.push_back((self.free_at + self.delay, *byte));
             }
             end.sent(count, Millis(at / 1_000));
+            assert!(self.coming.len() < ENOUGH, "there is always more to say");
         }
     }
 
@@ -72,8 +73,9 @@ fn conversation(ask: &Ask, guard: Option<Incarnation>, line: impl Fn() -> Line) 
         up.take(&mut client, at);
         down.take(&mut listener, at);
         while let Some(byte) = up.arrived(at) {
-            while listener.receive(&[byte], now) == 0 {
+            if listener.receive(&[byte], now) == 0 {
                 came.refused += std::iter::from_fn(|| listener.poll()).count();
+                assert_eq!(listener.receive(&[byte], now), 1, "it was polled");
             }
         }
         while let Some(event) = listener.poll() {
