@@ -3,8 +3,10 @@
 use crate::by_hand::{Guest, answering, answering_both, framed, keys};
 use crate::common::{Answering, done, entry, frame, off, refusals, reply};
 use fencewire_core::classic::Code;
-use fencewire_core::native::message::{Reason, Said, What, Whom};
-use fencewire_core::{Answer, Endpoint, Event, Failure, Millis, NotNow, Power, Refusal, RequestId, Uuid};
+use fencewire_core::native::message::{Done, Reason, Result as Came, Runs, Said, What, Whom};
+use fencewire_core::{
+    Answer, Details, Endpoint, Event, Failure, Incarnation, Millis, NotNow, Outcome, Power, Refusal, RequestId, Uuid,
+};
 
 /// A guest in a session, and its request, which is handed out and was accepted.
 fn asked(what: What<'_>) -> (Answering, Guest, RequestId) {
@@ -46,6 +48,29 @@ fn a_list_may_be_refused_or_fail_before_it_begins_and_in_its_middle() {
             }
             end.answer(id, answer).expect("it fits");
             assert_eq!(said(&guest, &mut end), [heard], "behind {entries}");
+        }
+    }
+}
+
+/// "Failed" would say neither what was before nor that this is the answer to an earlier copy.
+#[test]
+fn a_power_action_that_failed_is_done_with_a_reason_and_all_that_is_known() {
+    let run = [6; 16];
+    let details = Details { before: Power::On, incarnation: Some(Incarnation::from_bytes(run)), repeated: true };
+    let heard = Done {
+        result: Came::Failed(Reason::Busy),
+        before: Runs::On,
+        now: Runs::Unknown,
+        incarnation: Some(run),
+        seen_off: false,
+        repeated: true,
+    };
+    let vm1 = Whom::Name("vm1");
+    for what in [What::Off(vm1, None), What::Reboot(vm1, None), What::On(vm1)] {
+        for answer in [Answer::Failed(Failure::Busy), Answer::Outcome(Outcome::Failed(Failure::Busy))] {
+            let (mut end, guest, id) = asked(what.clone());
+            end.listener.answer_with(id, answer, details, end.now).expect("it fits");
+            assert_eq!(said(&guest, &mut end), [Said::Done(heard)], "{what:?}, {answer:?}");
         }
     }
 }
