@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Answering, ENTROPY, asked, asks, done, frame, off, refusals, reply, status};
+use common::{Answering, ENTROPY, asked, asks, by_bytes, done, frame, off, refusals, reply, status};
 use fencewire_core::classic::serial::{Malformed, RequestFrame};
 use fencewire_core::classic::{Code, REMEMBERED_MS, TIME_TO_ACT_MS};
 use fencewire_core::listener::{FRAME_TIME, PIPELINE_TIME, REPLY_TIME, SETTLE};
@@ -208,13 +208,7 @@ fn partial_writes_are_fine() {
     let mut end = Answering::settled();
     let (id, _) = end.asked(&frame(&Ask::Monitor, 1));
     end.answer(id, Answer::Alive).unwrap();
-    let mut written = Vec::new();
-    while let Some(&byte) = end.listener.transmit().first() {
-        written.push(byte);
-        end.listener.sent(1, end.now);
-        end.listener.sent(0, end.now);
-    }
-    assert_eq!(written, reply(Code::Success));
+    assert_eq!(by_bytes(&mut end.listener, end.now), reply(Code::Success));
     end.listener.sent(100, end.now);
     assert!(end.listener.is_idle());
 }

@@ -164,6 +164,18 @@ impl Answering {
     }
 }
 
+/// All that an end has to say, where one byte at a time is taken of it.
+pub(crate) fn by_bytes(end: &mut impl Endpoint, now: Millis) -> Vec<u8> {
+    let mut said = Vec::new();
+    while let Some(&byte) = end.transmit().first() {
+        said.push(byte);
+        assert!(said.len() < ENOUGH, "always one more byte");
+        end.sent(1, now);
+        end.sent(0, now);
+    }
+    said
+}
+
 /// The one request in these events, which hold nothing else.
 pub(crate) fn asked(events: Vec<Event>) -> (RequestId, Request) {
     match <[Event; 1]>::try_from(events) {

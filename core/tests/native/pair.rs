@@ -8,6 +8,9 @@ use fencewire_core::{
     RequestId, Speak,
 };
 
+/// More than either end needs to say all that it has at one point in time.
+const TURNS: usize = 200;
+
 /// Two ends and the time.
 pub(crate) struct Pair {
     pub(crate) client: Client,
@@ -41,7 +44,7 @@ impl Pair {
     /// Moves bytes both ways until there are none. Gives what was said on the way.
     pub(crate) fn run(&mut self) -> (Vec<u8>, Vec<u8>) {
         let (mut there, mut back) = (Vec::new(), Vec::new());
-        for _ in 0..ENOUGH {
+        for _ in 0..TURNS {
             let bytes = self.client.transmit().to_vec();
             self.client.sent(bytes.len(), self.now);
             self.hear(&bytes);

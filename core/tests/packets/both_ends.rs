@@ -2,7 +2,7 @@
 //! with which it does not agree.
 
 use crate::common::packets::{FRESH, HASHES, UNSIGNED, entropy, key, shared, signed, trust};
-use crate::common::{Answering, Asking, ENTROPY, asked, done, entry, off, status};
+use crate::common::{Answering, Asking, ENOUGH, ENTROPY, asked, done, entry, off, status};
 use fencewire_core::classic::key::{Hash, WeakHash};
 use fencewire_core::classic::packet::Unproved;
 use fencewire_core::{
@@ -12,7 +12,7 @@ use fencewire_core::{
 /// Moves bytes, `piece` at a time, until neither end has any more to send.
 fn exchange(caller: &mut Asking, end: &mut Answering, piece: usize) -> (Vec<Event>, Vec<Reply>) {
     let (mut events, mut replies) = (Vec::new(), Vec::new());
-    loop {
+    for _ in 0..ENOUGH {
         let there = take(&mut caller.client, end.now, piece);
         events.extend(end.give(&there));
         let back = take(&mut end.listener, end.now, piece);
@@ -22,6 +22,7 @@ fn exchange(caller: &mut Asking, end: &mut Answering, piece: usize) -> (Vec<Even
             return (events, replies);
         }
     }
+    panic!("there is always more to say")
 }
 
 fn take(end: &mut impl Endpoint, now: fencewire_core::Millis, piece: usize) -> Vec<u8> {

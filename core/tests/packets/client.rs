@@ -3,7 +3,7 @@
 use crate::common::packets::{
     CHALLENGE, FRESH, HASHES, UNSIGNED, code, entropy, key, proof, request, said_by_theirs, shared, signed,
 };
-use crate::common::{Asking, ENTROPY, entry_bytes, off, status, target};
+use crate::common::{Asking, ENTROPY, by_bytes, entry_bytes, off, status, target};
 use fencewire_core::classic::Code;
 use fencewire_core::classic::key::Hash;
 use fencewire_core::classic::packet::{decode_request, encode_request, encode_unsigned};
@@ -81,12 +81,7 @@ fn a_challenge_is_answered_when_it_is_whole() {
 #[test]
 fn partial_writes_are_fine() {
     let by_bytes = |end: &mut Asking| {
-        let mut written = Vec::new();
-        while let Some(&byte) = end.client.transmit().first() {
-            written.push(byte);
-            end.client.sent(1, end.now);
-            end.client.sent(0, end.now);
-        }
+        let written = by_bytes(&mut end.client, end.now);
         end.client.sent(1_000, end.now);
         written
     };

@@ -4,7 +4,7 @@
 use crate::common::packets::{
     CHALLENGE, FRESH, HASHES, TIME_TO_ACT, code, entropy, key, proof, request, resigned, shared, trust,
 };
-use crate::common::{Answering, ENTROPY, asked, asks, done, off, refusals, status};
+use crate::common::{Answering, ENTROPY, asked, asks, by_bytes, done, off, refusals, status};
 use fencewire_core::classic::key::{Hash, Key, WeakHash};
 use fencewire_core::classic::packet::{REQUEST_LEN, Unproved, encode_request, encode_unsigned};
 use fencewire_core::classic::{Code, Malformed, REMEMBERED_MS};
@@ -121,12 +121,7 @@ fn every_step_split_everywhere() {
 fn partial_writes_are_fine() {
     let mut end = Answering::keyed();
     assert_eq!(end.give(&first_half()), []);
-    let mut said = Vec::new();
-    while let Some(&byte) = end.listener.transmit().first() {
-        said.push(byte);
-        end.listener.sent(1, end.now);
-        end.listener.sent(0, end.now);
-    }
+    let said = by_bytes(&mut end.listener, end.now);
     assert_eq!(said.len(), 128);
     asked(end.give(&proof(&said[64..], Hash::Sha256)));
 }
