@@ -325,6 +325,19 @@ mod tests {
         assert!(matches!(ledger.admit(&request(2, 2, 12), Millis(12)), Admit::Repeat(Outcome::Off(_))));
     }
 
+    /// It may have been done before this copy came, and been seen then.
+    #[test]
+    fn what_was_seen_since_a_resumed_request_first_came_counts_and_nothing_from_before() {
+        let mut ledger = Ledger::<1>::new();
+        assert!(ledger.restore(RequestKey { id: 1, body: [1; 16] }, Millis(60_000), Remembered::Begun(Millis(5))));
+        let permit = admitted(ledger.admit(&request(1, 1, 10), Millis(10)));
+        assert_eq!(permit.received(), Millis(5));
+        for (asked, counts) in [(4, false), (5, true), (9, true), (10, true)] {
+            let seen = Observation { power: Power::Off, asked: Millis(asked) };
+            assert_eq!(permit.confirm_off(seen).is_some(), counts, "at {asked} ms");
+        }
+    }
+
     #[test]
     fn what_was_withdrawn_before_it_began_may_come_again() {
         let mut ledger = Ledger::<1>::new();
