@@ -140,7 +140,7 @@ pub fn decode_entry(bytes: &[u8; ENTRY_LEN]) -> Option<Entry> {
     }
     let (_, rest) = bytes.split_at(NAME_FIELD);
     let (uuid, last) = rest.split_at(NAME_FIELD);
-    let length = uuid.iter().take(NAME_FIELD - 1).take_while(|&&byte| byte != 0).count();
+    let length = uuid.iter().take_while(|&&byte| byte != 0).count();
     let uuid = uuid.get(..length).and_then(Uuid::parse);
     let power = match last.first() {
         Some(&STATE_ON) => Power::On,
