@@ -73,6 +73,31 @@ fn a_guest_that_went_away_is_failed_whatever_the_hypervisor_forgets() {
     expect_away(&hypervisor, &mut vm1);
 }
 
+/// Rule 1, migration: one that is seen on its way, and of which nothing is told, may have arrived: destroyed here it is not off.
+#[test]
+fn a_guest_that_was_seen_on_its_way_is_failed() {
+    let hypervisor = three();
+    let (_bed, mut vm1) = bed(&hypervisor);
+    state(&hypervisor, State::Migrating);
+    assert_eq!(ask(&mut vm1, OFF, "vm2"), FAILED);
+    assert_eq!(hypervisor.done_to("vm2"), [Call::Destroy]);
+    expect_away(&hypervisor, &mut vm1);
+
+    let hypervisor = three();
+    hypervisor.change("vm2", |guest| (guest.persistent, guest.state) = (false, State::Migrating));
+    let (_bed, mut vm1) = bed(&hypervisor);
+    assert_eq!(ask(&mut vm1, OFF, "vm2"), FAILED, "it is gone, and may be elsewhere");
+    assert_eq!(hypervisor.done_to("vm2"), [Call::Destroy]);
+
+    // Told to leave, and paused for a reason that the hypervisor has forgotten.
+    let hypervisor = three();
+    hypervisor.change("vm2", |guest| guest.persistent = false);
+    let (_bed, mut vm1) = bed(&hypervisor);
+    hypervisor.tell(Happening::Leaves(vm2()));
+    state(&hypervisor, State::Underway);
+    assert_eq!(ask(&mut vm1, OFF, "vm2"), FAILED);
+}
+
 /// Rule 1, migration: one that comes from another host and does not arrive goes on there. What has arrived is off when it is.
 #[test]
 fn a_guest_that_did_not_arrive_is_failed() {

@@ -486,6 +486,7 @@ impl Bridge {
             let taken_by = *self.taken_by.get_or_insert(now.plus(TAKE_TIME));
             return now >= taken_by.min(until) || self.connections.values().all(|open| open.is_all_taken(now));
         }
+        self.taken_by = None;
         now >= until
     }
 }

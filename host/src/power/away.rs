@@ -5,10 +5,10 @@
 //!
 //! | last seen here, or told | its "shut off" here after that |
 //! |---|---|
-//! | off because it was migrated; it leaves, or comes, by migration | not off: shown as [`State::OffMigrated`] |
+//! | off or paused because it was migrated; it leaves, or comes, by migration | not off: shown as [`State::OffMigrated`] |
 //! | it runs, is paused, was started, goes on | off |
 //! | no such guest | what was seen before is forgotten |
-//! | off for any other reason, crashed, on its way | as before |
+//! | off for any other reason, crashed, paused for none that is known | as before |
 //!
 //! A [`Remembering`] stands in front of each hypervisor and sees all that this says, so that nobody behind it has to know.
 //! `file` keeps it over restarts, of the host, too: the guest goes on elsewhere meanwhile.
@@ -61,7 +61,7 @@ struct Moment(u64);
 const fn is_away(state: State) -> Option<bool> {
     match state {
         State::Running | State::Paused => Some(false),
-        State::OffMigrated => Some(true),
+        State::Migrating | State::OffMigrated => Some(true),
         State::Off | State::Underway | State::Crashed | State::NoState => None,
     }
 }
@@ -131,7 +131,11 @@ impl Away {
             self.learn(hypervisor, guest, Word { is_away, at: asked });
         }
         let is_away = || self.lock().of[hypervisor].guests.get(&guest).is_some_and(|word| word.is_away);
-        if state == State::Off && is_away() { State::OffMigrated } else { state }
+        match state {
+            State::Off if is_away() => State::OffMigrated,
+            State::Underway if is_away() => State::Migrating,
+            state => state,
+        }
     }
 
     fn happened(&self, hypervisor: usize, what: Happening) {

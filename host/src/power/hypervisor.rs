@@ -102,9 +102,10 @@ pub enum State {
     Running,
     /// Paused or suspended: it can go on at any time.
     Paused,
-    /// Paused by the hypervisor itself, because it is being started or is on its way to another host or from one: whether
-    /// it comes to run here or elsewhere is open.
+    /// Paused, and the hypervisor does not say by whom, or is starting it: that says nothing of where it runs.
     Underway,
+    /// Paused because it is on its way to another host or from one: it may run there.
+    Migrating,
     /// Not running.
     Off,
     /// Not running here because it was migrated: it may run on another host.
@@ -119,7 +120,7 @@ impl State {
     /// On, off or unknown. Unknown is never rounded to off.
     pub const fn power(self) -> Power {
         match self {
-            State::Running | State::Paused | State::Underway => Power::On,
+            State::Running | State::Paused | State::Underway | State::Migrating => Power::On,
             State::Off => Power::Off,
             State::OffMigrated | State::Crashed | State::NoState => Power::Unknown,
         }

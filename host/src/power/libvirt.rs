@@ -197,12 +197,11 @@ fn state(domain: &Domain) -> Result<State, HypervisorError> {
         (sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED | sys::VIR_DOMAIN_SHUTDOWN, _) => State::Running,
         (
             sys::VIR_DOMAIN_PAUSED,
-            sys::VIR_DOMAIN_PAUSED_UNKNOWN
-            | sys::VIR_DOMAIN_PAUSED_STARTING_UP
-            | sys::VIR_DOMAIN_PAUSED_MIGRATION
-            | sys::VIR_DOMAIN_PAUSED_POSTCOPY
-            | sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
-        ) => State::Underway,
+            sys::VIR_DOMAIN_PAUSED_MIGRATION | sys::VIR_DOMAIN_PAUSED_POSTCOPY | sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
+        ) => State::Migrating,
+        (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_UNKNOWN | sys::VIR_DOMAIN_PAUSED_STARTING_UP) => {
+            State::Underway
+        }
         (sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED, _) => State::Paused,
         (sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_SHUTOFF_MIGRATED) => State::OffMigrated,
         (sys::VIR_DOMAIN_SHUTOFF, _) => State::Off,

@@ -197,17 +197,24 @@ impl Run<'_> {
     /// could have moved the guest elsewhere meanwhile.
     fn confirm(&self, before: &Sighting) -> Result<(Millis, bool), Failure> {
         let until = clock::now().plus(CONFIRM).min(self.deadline);
+        // It is off here. Whether that is all of it only the others can tell where it was on its way, and they may need a moment.
+        let is_off = |state, seen| {
+            let (was_leaving, has_left) = (before.state == State::Migrating, state == State::OffMigrated);
+            if !(was_leaving || has_left) || self.is_nowhere_else() {
+                return Some(Ok(seen));
+            }
+            (self.others.are_none() || !was_leaving).then_some(Err(Failure::Elsewhere))
+        };
         poll(until, || {
             let asked = clock::now();
             match self.hypervisor.look(self.order.target()) {
                 Ok(Sighting { job: true, .. }) => Some(Err(Failure::Elsewhere)),
-                Ok(Sighting { state: State::OffMigrated, saved, .. }) => {
-                    Some(if self.is_nowhere_else() { Ok((asked, saved)) } else { Err(Failure::Elsewhere) })
+                Ok(Sighting { state: state @ (State::Off | State::OffMigrated), saved, .. }) => {
+                    is_off(state, (asked, saved))
                 }
-                Ok(Sighting { state: State::Off, saved, .. }) => Some(Ok((asked, saved))),
                 Ok(_) => None,
                 // A transient guest that was seen here goes when it is off.
-                Err(HypervisorError::NoSuchGuest) if !before.persistent => Some(Ok((asked, false))),
+                Err(HypervisorError::NoSuchGuest) if !before.persistent => is_off(State::Off, (asked, false)),
                 Err(why) => {
                     tracing::warn!(guest = %self.order.target(), %why, "cannot see whether it is off");
                     matches!(why, HypervisorError::NoSuchGuest).then_some(Err(Failure::Unconfirmed))
@@ -244,7 +251,9 @@ impl Run<'_> {
         self.requester_is_not_off()?;
         let (asked, before) = self.look_promptly()?;
         match before.state {
-            State::Running | State::Paused | State::Underway => return Ok(Seen::On(asked, Started::Before)),
+            State::Running | State::Paused | State::Underway | State::Migrating => {
+                return Ok(Seen::On(asked, Started::Before));
+            }
             state if self.is_away(state) => return Err(Failure::Elsewhere),
             State::Off | State::OffMigrated | State::Crashed | State::NoState => {}
         }

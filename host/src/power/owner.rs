@@ -39,7 +39,9 @@ pub enum Said {
 impl From<State> for Said {
     fn from(state: State) -> Said {
         match state {
-            State::Running | State::Paused | State::Underway | State::Crashed | State::NoState => Said::Active,
+            State::Running | State::Paused | State::Underway | State::Migrating | State::Crashed | State::NoState => {
+                Said::Active
+            }
             State::Off => Said::Inactive { migrated: false, saved: false },
             State::OffMigrated => Said::Inactive { migrated: true, saved: false },
         }
@@ -194,7 +196,8 @@ mod tests {
 
     #[test]
     fn what_may_run_is_active() {
-        for state in [State::Running, State::Paused, State::Underway, State::Crashed, State::NoState] {
+        for state in [State::Running, State::Paused, State::Underway, State::Migrating, State::Crashed, State::NoState]
+        {
             assert_eq!(Said::from(state), Said::Active, "{state:?}");
         }
         assert_eq!(Said::from(State::Off), OFF);

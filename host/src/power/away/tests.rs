@@ -34,7 +34,7 @@ fn off_where_it_left_is_not_off_whatever_the_hypervisor_forgets() {
     for (asked, state, expected) in [
         (2, State::OffMigrated, State::OffMigrated),
         (3, State::Off, State::OffMigrated),
-        (4, State::Underway, State::Underway),
+        (4, State::Underway, State::Migrating),
         (5, State::Off, State::OffMigrated),
         (6, State::Crashed, State::Crashed),
         (7, State::NoState, State::NoState),
@@ -44,6 +44,10 @@ fn off_where_it_left_is_not_off_whatever_the_hypervisor_forgets() {
         (11, State::OffMigrated, State::OffMigrated),
         (12, State::Paused, State::Paused),
         (13, State::Off, State::Off),
+        (14, State::Underway, State::Underway),
+        (15, State::Off, State::Off),
+        (16, State::Migrating, State::Migrating),
+        (17, State::Off, State::OffMigrated),
     ] {
         assert_eq!(shown(&away, state, asked), expected, "{asked}: {state:?}");
     }
