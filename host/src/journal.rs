@@ -11,8 +11,8 @@
 //! {"step":"done","outcome":"off"}
 //! ```
 //!
-//! One more file, `.instance`, is the journal's name: random, and another after each of the host's starts. Guests are told of
-//! it, and do not ask again what they asked a bridge with another journal.
+//! One more file, `instance`, is the journal's name: random, and another after each of the host's starts, and when a request's
+//! file cannot be read. Guests are told of it, and do not ask again what they asked a bridge with another journal.
 
 use crate::entropy::entropy;
 use crate::guests::Requester;
@@ -108,8 +108,7 @@ impl Journal {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::new(io::ErrorKind::AddrInUse, "another fencewired uses it"))?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-        let instance = instance(folder, &boot)?;
-        let journal = Journal { folder: folder.to_owned(), boot, instance, _lock: Arc::new(lock) };
+        let mut journal = Journal { folder: folder.to_owned(), boot, instance: 0, _lock: Arc::new(lock) };
         if rustix::fs::statfs(folder)?.f_type != TMPFS_MAGIC {
             tracing::warn!(
                 folder = %folder.display(),
@@ -120,18 +119,25 @@ impl Journal {
         let probe = folder.join(".probe");
         File::create(&probe)?;
         fs::remove_file(&probe)?;
-        let mut entries = Vec::new();
+        let (mut entries, mut is_whole) = (Vec::new(), true);
         for file in fs::read_dir(folder)? {
             let file = file?;
             if !is_of_a_request(&file.file_name()) {
                 continue;
             }
             let path = file.path();
-            match journal.read(&path) {
-                Some(entry) if entry.until > now => entries.push(entry),
-                _ => fs::remove_file(&path)?,
+            match fs::read_to_string(&path).map(|text| journal.read(&text)) {
+                Ok(Some(entry)) if entry.until > now => entries.push(entry),
+                Ok(_) => fs::remove_file(&path)?,
+                Err(why) => {
+                    is_whole = false;
+                    let file = path.display();
+                    tracing::error!(%file, %why, "a request of an earlier run cannot be read: whoever asked is not answered for it");
+                    fs::remove_file(&path)?;
+                }
             }
         }
+        journal.instance = instance(folder, &journal.boot, is_whole)?;
         Ok((journal, entries))
     }
 
@@ -209,8 +215,7 @@ impl Journal {
     }
 
     /// None for what is from before the host's last start, or is not ours.
-    fn read(&self, path: &Path) -> Option<Entry> {
-        let text = fs::read_to_string(path).ok()?;
+    fn read(&self, text: &str) -> Option<Entry> {
         let mut lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
         let Line::Begun { boot, requester, id, body, action, mut received, mut until, mut incarnation, .. } =
             lines.next()?
@@ -253,11 +258,11 @@ impl Journal {
     }
 }
 
-/// Reads the journal's name, or gives it one. A line: the host's start that it is of, and 16 hexadecimal digits.
-fn instance(folder: &Path, boot: &str) -> io::Result<u64> {
-    let path = folder.join(".instance");
+/// Reads the journal's name, or gives it one, and another where it is not whole. A line: the host's start that it is of, and 16 hexadecimal digits.
+fn instance(folder: &Path, boot: &str, is_whole: bool) -> io::Result<u64> {
+    let path = folder.join("instance");
     let written = fs::read_to_string(&path).unwrap_or_default();
-    let of_this_boot = written.trim_end().split_once(' ').filter(|(of, _)| *of == boot);
+    let of_this_boot = written.trim_end().split_once(' ').filter(|(of, _)| is_whole && *of == boot);
     if let Some(instance) = of_this_boot.and_then(|(_, digits)| u64::from_str_radix(digits, 16).ok()) {
         return Ok(instance);
     }

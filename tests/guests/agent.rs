@@ -66,7 +66,12 @@ fn it_fences_while_memory_is_exhausted() {
         "free=$(sed -n 's/MemAvailable: *\\([0-9]*\\).*/\\1/p' /proc/meminfo); \
          dd if=/dev/zero of=/full/all bs=64k count=$((free / 64 - 384)) 2>/dev/null",
     );
-    let eats = "while ! test -e /run/enough; do sh -c 'echo 1000 >/proc/$$/oom_score_adj; exec tail /dev/zero'; done";
+    // Who eats is always there, and so is somebody else to be killed while one that was has not ended yet: without any, the
+    // kernel gives up the whole guest.
+    let eats = "echo -1000 >/proc/$$/oom_score_adj; \
+                for n in 1 2 3 4 5 6 7 8; do sh -c 'echo 999 >/proc/$$/oom_score_adj; exec sleep 1000' & done; \
+                while ! test -e /run/enough; do \
+                sh -c 'echo 1000 >/proc/$$/oom_score_adj; exec tail /dev/zero'; usleep 20000; done; kill %1 %2 %3 %4 %5 %6 %7 %8; :";
     let eater = bed.asker.begin_for(eats, DEADLINE * 6);
     let killed = |name: &str| {
         let count = format!("dmesg | grep -c 'Killed process .*({name})' || true");

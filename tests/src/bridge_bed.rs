@@ -381,8 +381,8 @@ impl BridgeBed {
         let copy = tempfile::tempdir().expect("a private folder");
         for file in fs::read_dir(&self.journal).expect("the journal's folder") {
             let file = file.expect("a folder's entry");
-            // A name that begins with a dot is the lock's, and of no request.
-            if !file.file_name().to_string_lossy().starts_with('.') {
+            // That one is the journal's name, and of no request.
+            if file.file_name() != "instance" {
                 fs::copy(file.path(), copy.path().join(file.file_name())).expect("a copy of a journal's file");
             }
         }

@@ -298,14 +298,14 @@ impl Daemon {
         assert_eq!(self.journaled(), Vec::<PathBuf>::new(), "nothing was to be begun");
     }
 
-    /// The journal's files, one for each request. What begins with a dot is of none.
+    /// The journal's files, one for each request. Its name is of none.
     ///
     /// # Panics
     /// When the folder cannot be read.
     pub fn journaled(&self) -> Vec<PathBuf> {
         let files = fs::read_dir(self.journal()).expect("the journal's folder");
         let paths = files.map(|file| file.expect("a folder's entry").path());
-        paths.filter(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))).collect()
+        paths.filter(|path| !path.ends_with("instance")).collect()
     }
 
     /// Kills it (SIGKILL).

@@ -65,9 +65,6 @@ pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>
     if file.channel.is_empty() {
         check.no_channel(&discover, &hypervisors);
     }
-    let absolute = |path: Option<&Spanned<String>>, default: &str| {
-        path.map_or_else(|| PathBuf::from(default), |path| PathBuf::from(path.get_ref()))
-    };
     let config = Config {
         hypervisors,
         channels,
@@ -78,15 +75,20 @@ pub(super) fn check(file: &File, lines: &Lines) -> (Option<Config>, Vec<Finding>
         enrolled,
         time_to_act: Millis(time_to_act.cast_unsigned() * 1000),
         records: RecordsConfig {
-            path: absolute(file.records.path.as_ref(), RECORDS_PATH),
+            path: path_or(file.records.path.as_ref(), RECORDS_PATH),
             required: file.records.required,
         },
-        journal: absolute(file.control.journal.as_ref(), JOURNAL_PATH),
-        state: absolute(file.control.state.as_ref(), STATE_PATH),
-        control: absolute(file.control.socket.as_ref(), SOCKET_PATH),
+        journal: path_or(file.control.journal.as_ref(), JOURNAL_PATH),
+        state: path_or(file.control.state.as_ref(), STATE_PATH),
+        control: path_or(file.control.socket.as_ref(), SOCKET_PATH),
     };
     let usable = !check.findings.iter().any(|finding| finding.is_error);
     (usable.then_some(config), check.findings)
+}
+
+/// What is given, or the default.
+fn path_or(given: Option<&Spanned<String>>, default: &str) -> PathBuf {
+    given.map_or_else(|| PathBuf::from(default), |path| PathBuf::from(path.get_ref()))
 }
 
 impl Check<'_> {
@@ -334,6 +336,12 @@ impl Check<'_> {
             let shown = path.get_ref();
             let text = format!("control.socket = {shown:?}: a socket's path has at most {SOCKET_PATH_MAX} bytes");
             self.error_at(path, text);
+        }
+        if let Some(path) = control.state.as_ref().or(control.journal.as_ref())
+            && path_or(control.state.as_ref(), STATE_PATH) == path_or(control.journal.as_ref(), JOURNAL_PATH)
+        {
+            let text = "control.state and control.journal are one folder: name two, the journal's on a tmpfs and the state's not";
+            self.error_at(path, text.to_owned());
         }
         for (path, key) in [(&control.journal, "control.journal"), (&control.state, "control.state")] {
             if let Some(path) = path

@@ -35,13 +35,13 @@ fn rebooted(order: &Order, restart: Restart) -> Outcome {
 /// The files that are about requests.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let paths = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
-    paths.filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.')).collect()
+    paths.filter(|path| is_of_a_request(path.file_name().unwrap())).collect()
 }
 
 #[test]
 fn a_journal_keeps_its_name_until_the_host_is_started_again() {
     let (folder, journal, _) = bench(PowerAction::Off);
-    let name = folder.path().join(".instance");
+    let name = folder.path().join("instance");
     let first = journal.instance();
     drop(journal);
     assert_eq!(open(folder.path()).0.instance(), first);
@@ -56,6 +56,18 @@ fn a_journal_keeps_its_name_until_the_host_is_started_again() {
         assert_eq!(open(folder.path()).0.instance(), named, "{unread:?}");
     }
     assert_ne!(bench(PowerAction::Off).1.instance(), first, "another folder is another's");
+    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_journal_of_which_a_part_cannot_be_read_has_another_name() {
+    let (folder, journal, order) = bench(PowerAction::Off);
+    let first = journal.instance();
+    journal.begin(&order, None).unwrap();
+    fs::write(&files(folder.path())[0], b"\xff").unwrap();
+    drop(journal);
+    let (journal, entries) = open(folder.path());
+    assert!(entries.is_empty() && journal.instance() != first);
     assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
 }
 
@@ -188,7 +200,8 @@ fn what_is_not_of_a_journal_is_left_alone() {
         fs::write(folder.path().join(name), "of somebody else").unwrap();
     }
     let (journal, found) = open(folder.path());
-    assert_eq!((found, files(folder.path()).len()), (vec![], 4));
+    // And the journal's name.
+    assert_eq!((found, fs::read_dir(folder.path()).unwrap().count()), (vec![], 5));
     drop(journal);
 }
 

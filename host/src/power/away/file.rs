@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -26,7 +26,8 @@ const NAME: &str = "away";
 /// When to write again what could not be written.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// How long the last write is waited for at the program's end.
+/// How long the first write is waited for at the program's start, and the last at its end.
+const START_TIME: Duration = Duration::from_secs(1);
 const END_TIME: Duration = Duration::from_secs(1);
 
 /// A guest that is away, and from where.
@@ -65,25 +66,35 @@ pub fn open(folder: &Path, uris: impl Iterator<Item = String>) -> io::Result<(Ar
     fs::create_dir_all(folder)?;
     let lock = File::open(folder)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| io::Error::new(io::ErrorKind::AddrInUse, "another fencewired uses it"))?;
+        .map_err(|_| io::Error::new(ErrorKind::AddrInUse, "another fencewired uses it"))?;
     let mut known = Known { of: uris.map(|uri| OfOne { uri, guests: HashMap::new() }).collect(), others: Vec::new() };
     known.take_up(read(&folder.join(NAME))?);
-    // A folder that can be read and not written would be found out when it is too late.
-    write(folder, &known.text())?;
     let (orders, inbox) = mpsc::channel();
     let away = Arc::new(Away { known: Mutex::new(known), moments: AtomicU64::new(1), changed: orders.clone() });
     let (ended, has_ended) = mpsc::channel();
+    let (written, first) = mpsc::channel();
     let (folder, its) = (folder.to_owned(), away.clone());
     thread::Builder::new().name("away".to_owned()).spawn(move || {
-        keep(&folder, &its, &inbox);
+        let came = write(&folder, &its.lock().text());
+        let is_due = came.is_err();
+        let _ = written.send(came);
+        keep(&folder, &its, &inbox, is_due);
         drop(ended);
     })?;
+    // A folder that can be read and not written would be found out when it is too late. A disk that is full or hangs is no
+    // reason to fence nobody.
+    match first.recv_timeout(START_TIME) {
+        Ok(Err(why)) if matches!(why.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => return Err(why),
+        Ok(Err(why)) => cannot_be_written(&why.to_string()),
+        Ok(Ok(())) => {}
+        Err(_) => cannot_be_written("the disk does not answer"),
+    }
     Ok((away, Keeper { orders, has_ended, _lock: lock }))
 }
 
 /// Writes whenever that is due, until the end.
-fn keep(folder: &Path, away: &Away, inbox: &Receiver<Order>) {
-    let (mut is_due, mut has_failed) = (false, false);
+fn keep(folder: &Path, away: &Away, inbox: &Receiver<Order>, mut is_due: bool) {
+    let mut has_failed = is_due;
     loop {
         let first =
             if is_due { inbox.recv_timeout(RETRY) } else { inbox.recv().map_err(|_| RecvTimeoutError::Disconnected) };
@@ -97,11 +108,7 @@ fn keep(folder: &Path, away: &Away, inbox: &Receiver<Order>) {
         if let Err(why) = &written
             && !has_failed
         {
-            tracing::error!(
-                folder = %folder.display(),
-                %why,
-                "which guests went to another host cannot be written down: after a restart \"shut off\" may be said of them"
-            );
+            cannot_be_written(&why.to_string());
         }
         is_due = written.is_err();
         has_failed = is_due;
@@ -111,16 +118,24 @@ fn keep(folder: &Path, away: &Away, inbox: &Receiver<Order>) {
     }
 }
 
+fn cannot_be_written(why: &str) {
+    tracing::error!(
+        why,
+        "control.state: which guests went to another host cannot be written down: after a restart \"shut off\" may be said of \
+         them. Mend its disk; it is tried again until then"
+    );
+}
+
 fn read(path: &Path) -> io::Result<Vec<Line>> {
     let text = match fs::read_to_string(path) {
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(why) if why.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         text => text?,
     };
     let line = |(number, line): (usize, &str)| {
         let line: Option<Line> = serde_json::from_str(line).ok();
         line.filter(|line| Uuid::parse(line.guest.as_bytes()).is_some()).ok_or_else(|| {
             let text = format!("line {} of {} says nothing: mend it or take it out", number + 1, path.display());
-            io::Error::new(io::ErrorKind::InvalidData, text)
+            io::Error::new(ErrorKind::InvalidData, text)
         })
     };
     text.lines().enumerate().map(line).collect()
