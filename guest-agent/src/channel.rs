@@ -41,9 +41,9 @@ impl<'s, S: System> Channel<'s, S> {
         Channel { system, now, deadline, written: 0, dropped: 0 }
     }
 
-    /// Opens what is at `path`, or at the order's address.
+    /// Opens what is at `path`, or at the order's address. `knows_old`: what is asked there tells the answers to it
+    /// from others, so the channel need not be empty.
     #[inline(never)]
-    /// `knows_old`: what is asked there tells the answers to it from others, so the channel need not be empty.
     pub(crate) fn open(&mut self, path: &Path, way: Way, order: &Order<'_>, knows_old: bool) -> Result<(), Errno> {
         match way {
             Way::Device => {}

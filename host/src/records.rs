@@ -1,8 +1,8 @@
 //! One JSON line for each decision: who asked what of whom by which channel, and what came of it.
 //!
-//! Written by a thread of its own: a full or hung disk delays no fence. Power actions are handed to it at once, the rest
-//! a few at a time. What could not be written is counted and said in the log. With `required = true`, a power action begins only when it is on the disk that it does, and is refused
-//! while the last record could not be written.
+//! Written by a thread of its own: a full or hung disk delays no fence. Power actions are handed to it at once, the
+//! rest a few at a time. What could not be written is counted and said in the log. With `required = true`, a power
+//! action begins only when it is on the disk that it does, and is refused while the last record could not be written.
 
 use crate::config::RecordsConfig;
 use serde::Serialize;

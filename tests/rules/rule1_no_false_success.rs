@@ -224,6 +224,22 @@ fn a_hypervisor_that_answers_slowly_is_not_told_to_destroy() {
     assert_eq!(hypervisor.done_to("vm2"), [Call::Destroy]);
 }
 
+/// Rule 1, hypervisor: nor is one that was prompt when it was looked at, and is slow by the time of the destroy.
+#[test]
+fn a_hypervisor_that_has_become_slow_since_the_look_is_not_told_to_destroy() {
+    let hypervisor = three();
+    let (_bed, mut vm1) = impatient_bed(&hypervisor);
+    let gate = hypervisor.hold(Call::Incarnation, "vm2");
+    vm1.send(&frame(OFF, "vm2"));
+    gate.wait_for(1, DEADLINE);
+    hypervisor.change("vm2", |guest| guest.on_look = OnLook::Takes(Duration::from_millis(300)));
+    // Longer than the look before a destroy may be ago.
+    thread::sleep(Duration::from_millis(300));
+    gate.open();
+    assert_eq!(reply(&vm1.read(REPLY_LENGTH, DEADLINE)), FAILED);
+    assert_eq!(hypervisor.done_to("vm2"), []);
+}
+
 /// Rule 1, reboot: the fence has succeeded once off is confirmed; that it does not start again is in the record.
 #[test]
 fn a_reboot_whose_start_fails_is_a_fence_and_recorded_as_such() {

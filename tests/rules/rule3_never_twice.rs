@@ -2,6 +2,7 @@
 //! bridge lives. What outlives it is in `rule3_restarts`.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
@@ -243,4 +244,18 @@ fn a_fence_that_cannot_be_written_down_is_failed_and_not_begun() {
     assert_eq!(hypervisor.done_to("vm2"), []);
     fs::create_dir(bed.journal()).expect("a journal");
     assert_eq!(ask(&mut vm1, OFF, "vm2"), SUCCESS, "as soon as it can be");
+}
+
+/// Nor is what cannot be recorded, where nothing may happen without a record.
+#[test]
+fn a_fence_that_cannot_be_recorded_is_failed_and_not_begun_where_records_are_required() {
+    let hypervisor = three();
+    let bed = BridgeBed::setup(&hypervisor).required_records(Path::new("/dev/full")).start();
+    hypervisor.wait_marked();
+    let mut vm1 = bed.channel("vm1");
+    for action in [OFF, REBOOT, OFF] {
+        assert_eq!(ask(&mut vm1, action, "vm2"), FAILED, "action {action}");
+    }
+    assert_eq!(hypervisor.done_to("vm2"), []);
+    assert_eq!(ask(&mut vm1, STATUS, "vm2"), SUCCESS, "whoever only asks is answered");
 }

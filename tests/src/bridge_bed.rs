@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Without more said, every guest of the hypervisor is in one group that may do everything over the classic wire, and
-//! has a serial channel, unless there are TCP ports. A bridge discards what comes in its first 200 ms on a channel; the bed asks each channel until
-//! it is answered, so what a test sends afterwards counts.
+//! has a serial channel, unless there are TCP ports. A bridge discards what comes in its first 200 ms on a channel; the
+//! bed asks each channel until it is answered, so what a test sends afterwards counts.
 //!
 //! Journal and records are in a private folder. [`BridgeBed::restart`] ends the bridge as SIGTERM would and starts
 //! another on the same journal. What SIGKILL would leave is had by [`BridgeBed::journal_now`]: a copy of the journal at
@@ -35,8 +35,8 @@ use crate::process::{DEADLINE, wait_until};
 use crate::scripted::ScriptedHypervisor;
 use crate::tcp_channel::{KEY, TcpChannel};
 
-/// How long a monitor's answer is waited for before it is asked again: a little longer than the bridge discards what comes
-/// on a new connection.
+/// How long a monitor's answer is waited for before it is asked again: a little longer than the bridge discards what
+/// comes on a new connection.
 const ASK_AGAIN: Duration = Duration::from_millis(SETTLE.0 + 5);
 
 /// The records' file, in the bed's folder.
@@ -60,6 +60,8 @@ pub struct Setup {
     /// What the configuration says of them.
     tcp_sections: String,
     journal: Option<PathBuf>,
+    /// Where records go, without which nothing may happen.
+    required_records: Option<PathBuf>,
     folder: TempDir,
 }
 
@@ -143,8 +145,8 @@ impl Setup {
         self
     }
 
-    /// Has channels found, with these lines in `[discover]`; otherwise none are looked for. No channel is made for anybody
-    /// then unless it is added.
+    /// Has channels found, with these lines in `[discover]`; otherwise none are looked for. No channel is made for
+    /// anybody then unless it is added.
     #[must_use]
     pub fn discover(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.discover);
@@ -152,8 +154,8 @@ impl Setup {
         self
     }
 
-    /// Adds a TCP port whose key lets its holders target that group, with further lines for it. The group of everybody is
-    /// called "all".
+    /// Adds a TCP port whose key lets its holders target that group, with further lines for it. The group of everybody
+    /// is called "all".
     #[must_use]
     pub fn tcp(mut self, group: &str, lines: &str) -> Self {
         let channel = TcpChannel::new(self.folder.path(), &KEY);
@@ -174,6 +176,13 @@ impl Setup {
     #[must_use]
     pub fn journal(mut self, folder: &Path) -> Self {
         self.journal = Some(folder.to_owned());
+        self
+    }
+
+    /// Writes records to that file, in place of one of its own, and requires them.
+    #[must_use]
+    pub fn required_records(mut self, file: &Path) -> Self {
+        self.required_records = Some(file.to_owned());
         self
     }
 
@@ -206,7 +215,10 @@ impl Setup {
             self = self.channels(guests.iter().map(String::as_str));
         }
         let journal = self.journal.take().unwrap_or_else(|| self.folder.path().join("journal"));
-        let (path, shown) = (self.folder.path().join(RECORDS), journal.display());
+        let (required, records) = match self.required_records.take() {
+            Some(file) => (true, file),
+            None => (false, self.folder.path().join(RECORDS)),
+        };
         let state = self.folder.path().join(STATE);
         let Self { hypervisor_keys, wire, discover, groups, tcp_sections, .. } = &self;
         let hypervisors: Vec<ScriptedHypervisor> =
@@ -218,9 +230,10 @@ impl Setup {
         }
         write!(
             text,
-            "[wire]\n{wire}\n[discover]\n{discover}\n[records]\npath = \"{}\"\n\
-             [control]\njournal = \"{shown}\"\nstate = \"{}\"\n{groups}{tcp_sections}",
-            path.display(),
+            "[wire]\n{wire}\n[discover]\n{discover}\n[records]\npath = \"{}\"\nrequired = {required}\n\
+             [control]\njournal = \"{}\"\nstate = \"{}\"\n{groups}{tcp_sections}",
+            records.display(),
+            journal.display(),
             state.display(),
         )
         .expect("a String takes everything");
@@ -290,6 +303,7 @@ impl BridgeBed {
             tcp: Vec::new(),
             tcp_sections: String::new(),
             journal: None,
+            required_records: None,
             folder: tempfile::tempdir().expect("a private folder"),
         }
     }
