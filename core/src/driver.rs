@@ -101,7 +101,8 @@ impl<P: Port> Driver<'_, Client, P> {
 }
 
 impl<P: Port> Driver<'_, Listener, P> {
-    /// Listens until something happens; none when the other end is gone, or there is no more to say to it. Answer through [`Driver::end`].
+    /// Listens until something happens; none when the other end is gone, or there is no more to say to it. Answer
+    /// through [`Driver::end`].
     pub fn event(&mut self) -> Result<Option<Event>, P::Error> {
         loop {
             if let Some(event) = self.end.poll() {

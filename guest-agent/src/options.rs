@@ -177,7 +177,8 @@ impl<'a> Given<'a> {
         }
     }
 
-    /// From the command line, as getopt reads it: `-o off`, `-ooff`, `-dooff`, `--` at the end. `first` has been taken from `arguments` already.
+    /// From the command line, as getopt reads it: `-o off`, `-ooff`, `-dooff`, `--` at the end. `first` has been taken
+    /// from `arguments` already.
     pub(crate) fn read_arguments(
         &mut self,
         first: &'a [u8],

@@ -7,7 +7,8 @@ use fencewire_core::Millis;
 
 /// The system. One channel is open at a time, and one folder.
 ///
-/// What is counted is bytes; no single call moves as many as 32 bits can count. Methods take `&self`: a list is written while the channel that it comes from is borrowed.
+/// What is counted is bytes; no single call moves as many as 32 bits can count. Methods take `&self`: a list is written
+/// while the channel that it comes from is borrowed.
 pub trait System {
     /// The time, on a clock that only goes forward, also while the guest sleeps.
     fn now(&self) -> Millis;

@@ -8,8 +8,8 @@
 //! Hosts between which guests migrate share both files. Whoever has the master key can ask in every guest's name; without it
 //! no guest that was enrolled is served: then make another one and enroll them all again.
 //!
-//! Who changes the list of guests holds a lock on the master key meanwhile: none but those who may read that can hold it, and
-//! it stays the same file.
+//! Who changes the list of guests holds a lock on the master key meanwhile: none but those who may read that can hold
+//! it, and it stays the same file.
 
 use crate::entropy::entropy;
 use fencewire_core::Uuid;

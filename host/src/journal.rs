@@ -11,8 +11,9 @@
 //! {"step":"done","outcome":"off"}
 //! ```
 //!
-//! One more file, `instance`, is the journal's name: random, and another after each of the host's starts, and when a request's
-//! file cannot be read. Guests are told of it, and do not ask again what they asked a bridge with another journal.
+//! One more file, `instance`, is the journal's name: random, and another after each of the host's starts, and when a
+//! request's file cannot be read. Guests are told of it, and do not ask again what they asked a bridge with another
+//! journal.
 
 use crate::entropy::entropy;
 use crate::guests::Requester;
@@ -258,7 +259,8 @@ impl Journal {
     }
 }
 
-/// Reads the journal's name, or gives it one, and another where it is not whole. A line: the host's start that it is of, and 16 hexadecimal digits.
+/// Reads the journal's name, or gives it one, and another where it is not whole. A line: the host's start that it is
+/// of, and 16 hexadecimal digits.
 fn instance(folder: &Path, boot: &str, is_whole: bool) -> io::Result<u64> {
     let path = folder.join("instance");
     let written = fs::read_to_string(&path).unwrap_or_default();

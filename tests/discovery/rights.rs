@@ -72,8 +72,8 @@ fn check(daemon: &Daemon) -> String {
     checked.stdout
 }
 
-/// As libvirt has it: `…/qemu` is QEMU's, mode 0750, and all sockets lie somewhere below it; of one guest's channel the folder
-/// that is searched is in there, too.
+/// As libvirt has it: `…/qemu` is QEMU's, mode 0750, and all sockets lie somewhere below it; of one guest's channel the
+/// folder that is searched is in there, too.
 #[test]
 fn a_folder_that_only_qemu_may_enter() {
     let folder = open_folder();
@@ -176,8 +176,8 @@ fn a_configured_channel_in_a_folder_that_only_qemu_may_enter() {
     daemon.stop_and_expect_no_act();
 }
 
-/// Behind a folder that cannot be entered, nobody sees that two paths are one, or that one leads elsewhere. Both are seen when
-/// it can be, before anything that comes there is carried out.
+/// Behind a folder that cannot be entered, nobody sees that two paths are one, or that one leads elsewhere. Both are
+/// seen when it can be, before anything that comes there is carried out.
 #[test]
 fn what_a_closed_folder_hides_is_seen_when_it_is_open() {
     let folder = open_folder();

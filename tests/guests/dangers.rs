@@ -3,8 +3,10 @@
 //!
 //! | the channel | here |
 //! |---|---|
-//! | keeps what a guest wrote while no bridge was there, for the next that comes | `what_was_written_before_the_bridge_came_fences_nobody`, and `…_where_classic_virtio_may_fence` |
-//! | hands over half a frame, and then a whole one | `half_a_frame_hides_no_request`, `a_reset_in_the_midst_of_a_frame_is_seen_by_nobody_and_harms_nothing` |
+//! | keeps what a guest wrote while no bridge was there, for the next that comes |
+//! `what_was_written_before_the_bridge_came_fences_nobody`, and `…_where_classic_virtio_may_fence` |
+//! | hands over half a frame, and then a whole one | `half_a_frame_hides_no_request`,
+//! `a_reset_in_the_midst_of_a_frame_is_seen_by_nobody_and_harms_nothing` |
 //! | keeps an answer until the next agent opens it | `an_answer_that_nobody_took_answers_no_other_request` |
 //! | hands what was for a dead guest to the rebooted one | `an_answer_for_a_dead_guest_is_none_for_the_rebooted_one` |
 //! | takes nothing more, for nobody reads at the other end | `nobody_waits_for_a_host_that_does_not_read` |
@@ -123,8 +125,8 @@ fn what_was_written_before_the_bridge_came_fences_nobody_where_classic_virtio_ma
     }
 }
 
-/// Of fence-virt's wire, and then a whole one of either. Its last byte is a zero, and so is the first of ours: with ours behind
-/// it a frame that lacks that byte alone is whole.
+/// Of fence-virt's wire, and then a whole one of either. Its last byte is a zero, and so is the first of ours: with
+/// ours behind it a frame that lacks that byte alone is whole.
 #[test]
 fn half_a_frame_hides_no_request() {
     let bed = Bed::start();
@@ -250,8 +252,8 @@ fn a_bridge_that_was_killed_is_not_waited_for_and_found_again() {
     }
 }
 
-/// It has answered before it closes, and the answer arrives, also where a UART takes it in many pieces: that was the first one
-/// of which a part was lost, and so it is tried more than once.
+/// It has answered before it closes, and the answer arrives, also where a UART takes it in many pieces: that was the
+/// first one of which a part was lost, and so it is tried more than once.
 #[test]
 fn a_bridge_that_is_stopped_says_first_what_came_of_it() {
     let mut bed = Bed::start();

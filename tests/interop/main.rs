@@ -14,14 +14,15 @@
 //! | `theirs` (a test program of its own) | bytes and `fence_virt` | `fence_virtd`, doing what it must not |
 //!
 //! What `fence_virtd` does and ours must not is a table of rows, "theirs / ours"; each row that can be seen over a
-//! serial channel is a test in `theirs` and one in `ours`; those of TCP are in `theirs_tcp` and `their_client_tcp`, which has
-//! their table. Those that are in neither, or in one only:
+//! serial channel is a test in `theirs` and one in `ours`; those of TCP are in `theirs_tcp` and `their_client_tcp`,
+//! which has their table. Those that are in neither, or in one only:
 //!
 //! | theirs | why not here |
 //! |---|---|
 //! | after a libvirtd restart it stays up, deaf to new guests | theirs: its bed has no libvirtd. Ours is here |
 //! | with two hypervisor URIs the list comes out scrambled | ours: several are `several_hypervisors` in `rules` |
-//! | with the cpg backend, a guest on an unreachable host is reported fenced while it runs | ours has no such backend: one bridge speaks for one host |
+//! | with the cpg backend, a guest on an unreachable host is reported fenced while it runs | ours has no such backend:
+//! one bridge speaks for one host |
 
 mod agent;
 mod footprint;

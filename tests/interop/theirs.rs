@@ -2,8 +2,8 @@
 //!
 //! Each test is one row; its doc says what ours does instead. When one of these fails, the daemon has changed, and the
 //! row should be looked at; it says nothing about Fencewire. Here are those of its serial listener, in `theirs_tcp.rs` those
-//! of its TCP listener. Rows that neither on libvirt's test driver can show (a libvirtd that restarts, several hosts) are not
-//! here.
+//! of its TCP listener. Rows that neither on libvirt's test driver can show (a libvirtd that restarts, several hosts)
+//! are not here.
 
 #[path = "theirs_tcp.rs"]
 mod tcp;

@@ -193,8 +193,8 @@ fn a_guest_that_went_to_a_host_that_nobody_knows_is_never_fenced() {
     assert!(hosts.to.qemu(TARGET).lives());
 }
 
-/// The libvirtd that it left is restarted, and so is the bridge: libvirt has forgotten then where it went, and the bridge has
-/// not. What ends that is a new start there.
+/// The libvirtd that it left is restarted, and so is the bridge: libvirt has forgotten then where it went, and the
+/// bridge has not. What ends that is a new start there.
 #[test]
 fn a_guest_that_went_away_is_never_fenced_though_libvirt_forgets_it() {
     let mut hosts = Hosts::without_channel();
@@ -222,8 +222,8 @@ fn a_guest_that_went_away_is_never_fenced_though_libvirt_forgets_it() {
     assert_eq!(ask(&mut asker, OFF, TARGET), SUCCESS);
 }
 
-/// It is to come back, and does not arrive. libvirt then says there what it says of a guest that has crashed; it goes on where
-/// it was. When it has come back it is fenced.
+/// It is to come back, and does not arrive. libvirt then says there what it says of a guest that has crashed; it goes
+/// on where it was. When it has come back it is fenced.
 #[test]
 fn a_guest_that_did_not_come_back_is_never_fenced() {
     let hosts = Hosts::without_channel();
@@ -365,8 +365,8 @@ fn is_fenced_at(moment: u32, hosts: &Hosts, asker: &mut GuestChannel) -> bool {
     has_ended
 }
 
-/// At any moment of a migration, by a bridge that knows only the host that it comes from: "fenced" is so and stays so; and when
-/// the migration is over it is known to be away if it is, and can be fenced if it is not.
+/// At any moment of a migration, by a bridge that knows only the host that it comes from: "fenced" is so and stays so;
+/// and when the migration is over it is known to be away if it is, and can be fenced if it is not.
 #[test]
 fn a_guest_is_fenced_at_any_moment_or_known_to_have_gone() {
     let mut hung = 0;

@@ -1,5 +1,6 @@
-//! Rule 1: "fenced" is said only when the target was seen off after the request came. Here: a guest that went to another host
-//! by migration, and of which the hypervisor that it left says "off" and no more, because it has forgotten why.
+//! Rule 1: "fenced" is said only when the target was seen off after the request came. Here: a guest that went to
+//! another host by migration, and of which the hypervisor that it left says "off" and no more, because it has forgotten
+//! why.
 
 use std::fs;
 
@@ -73,7 +74,8 @@ fn a_guest_that_went_away_is_failed_whatever_the_hypervisor_forgets() {
     expect_away(&hypervisor, &mut vm1);
 }
 
-/// Rule 1, migration: one that is seen on its way, and of which nothing is told, may have arrived: destroyed here it is not off.
+/// Rule 1, migration: one that is seen on its way, and of which nothing is told, may have arrived: destroyed here it is
+/// not off.
 #[test]
 fn a_guest_that_was_seen_on_its_way_is_failed() {
     let hypervisor = three();
@@ -98,7 +100,8 @@ fn a_guest_that_was_seen_on_its_way_is_failed() {
     assert_eq!(ask(&mut vm1, OFF, "vm2"), FAILED);
 }
 
-/// Rule 1, migration: one that comes from another host and does not arrive goes on there. What has arrived is off when it is.
+/// Rule 1, migration: one that comes from another host and does not arrive goes on there. What has arrived is off when
+/// it is.
 #[test]
 fn a_guest_that_did_not_arrive_is_failed() {
     let hypervisor = three();
@@ -151,8 +154,8 @@ fn a_guest_that_was_undefined_is_forgotten() {
     expect_off(&mut vm1);
 }
 
-/// Rule 1, migration: the bridge that is started again knows it as well; it is not the only thing that is restarted when guests
-/// are sent away.
+/// Rule 1, migration: the bridge that is started again knows it as well; it is not the only thing that is restarted
+/// when guests are sent away.
 #[test]
 fn a_guest_that_went_away_is_failed_by_the_next_bridge() {
     let hypervisor = three();

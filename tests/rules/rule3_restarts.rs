@@ -260,8 +260,8 @@ fn a_journal_is_no_proof_for_a_new_request() {
     assert_eq!(hypervisor.done_to("vm2"), [Call::Destroy]);
 }
 
-/// Rule 3, stopping: the last answer is not lost with its channel. QEMU reads no further once the other end is closed, and gives
-/// a serial port's guest 16 bytes at a time.
+/// Rule 3, stopping: the last answer is not lost with its channel. QEMU reads no further once the other end is closed,
+/// and gives a serial port's guest 16 bytes at a time.
 #[test]
 fn a_bridge_that_stops_waits_until_its_last_answer_was_taken() {
     let hypervisor = three();

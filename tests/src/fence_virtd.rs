@@ -275,8 +275,8 @@ impl FenceVirtd {
         &mut self.process
     }
 
-    /// Waits until it has connected to that many channels, or has ended, and has it look at all of them. Where it was so slow
-    /// in connecting to them that it does not know of all, it would do so only when the next request comes.
+    /// Waits until it has connected to that many channels, or has ended, and has it look at all of them. Where it was
+    /// so slow in connecting to them that it does not know of all, it would do so only when the next request comes.
     ///
     /// # Panics
     /// When it has not connected to so many.

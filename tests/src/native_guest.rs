@@ -1,5 +1,5 @@
-//! A guest that speaks our own wire, with the core's client, over a channel's socket: as fast as bytes go. What it says is the
-//! core's; for a client that is not, there is `tests/second_client/`.
+//! A guest that speaks our own wire, with the core's client, over a channel's socket: as fast as bytes go. What it says
+//! is the core's; for a client that is not, there is `tests/second_client/`.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};

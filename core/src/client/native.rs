@@ -178,8 +178,8 @@ impl NativeClient {
             return;
         }
         let before = self.due.filter(|(_, of)| *of == instance);
-        // Another host's, to which this guest was moved; or this one has lost its journal. What was asked before, and may have
-        // been done, it does not know: it would do it again.
+        // Another host's, to which this guest was moved; or this one has lost its journal. What was asked before, and
+        // may have been done, it does not know: it would do it again.
         let is_power = matches!(self.what.first(), Some(&(asking::OFF | asking::REBOOT | asking::ON)));
         if is_power && self.due != before {
             return self.end(Reply::Closed);

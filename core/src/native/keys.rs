@@ -71,8 +71,8 @@ pub struct Keys {
 /// The generation that stands for no secret at all.
 pub const KEYLESS: u32 = 0;
 
-/// [`Keys::derive`] makes these of the master "fencewire without a key" and a UUID of zeros. They are here so that who needs no
-/// others need not derive any.
+/// [`Keys::derive`] makes these of the master "fencewire without a key" and a UUID of zeros. They are here so that who
+/// needs no others need not derive any.
 const KEYLESS_ASKING: [u8; KEY_LEN] = [
     0x71, 0x64, 0xaf, 0x5d, 0xc1, 0xad, 0x31, 0xde, 0x75, 0xd9, 0xd1, 0xbc, 0x21, 0xd9, 0xe2, 0x68, 0x23, 0x54, 0xe1,
     0xff, 0x49, 0x71, 0x8f, 0x1f, 0x75, 0xec, 0xd0, 0xb9, 0xee, 0x28, 0xef, 0x9e,

@@ -124,7 +124,8 @@ fn a_request_is_answered_at_the_first_attempt_at_every_rate_from_1200_baud_on() 
     }
 }
 
-/// At 115200 baud the time is nearly all on the way. A guest's answer that begins a second after the welcome went is too late.
+/// At 115200 baud the time is nearly all on the way. A guest's answer that begins a second after the welcome went is
+/// too late.
 #[test]
 fn a_request_is_answered_where_bytes_come_late() {
     for (delay, served) in [(100, true), (450, true), (600, false)] {

@@ -433,7 +433,8 @@ impl Bed {
         Ok(())
     }
 
-    /// Rule 4: whatever was, when nothing goes wrong any more what is asked is answered at once, and what is allowed is done.
+    /// Rule 4: whatever was, when nothing goes wrong any more what is asked is answered at once, and what is allowed is
+    /// done.
     fn is_as_good_as_new(&mut self) -> Done {
         if !self.is_up {
             self.is_killed()?;

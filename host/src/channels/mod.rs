@@ -217,8 +217,8 @@ impl Stream {
         matches!(self, Stream::Unix(stream) if peer::has_ended(stream, Duration::ZERO))
     }
 
-    /// Whether it can be closed without the loss of what was written. What goes by TCP or a serial port, the kernel sends all
-    /// the same.
+    /// Whether it can be closed without the loss of what was written. What goes by TCP or a serial port, the kernel
+    /// sends all the same.
     pub fn is_all_taken(&self) -> bool {
         match self {
             Stream::Unix(stream) => unix::is_all_taken(stream),

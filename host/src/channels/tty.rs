@@ -12,8 +12,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 
-/// `params`: speed, data bits, parity and stop bits, such as "115200,8N1". There are always 8 data bits: fewer do not carry a
-/// byte, and both wires are made of bytes.
+/// `params`: speed, data bits, parity and stop bits, such as "115200,8N1". There are always 8 data bits: fewer do not
+/// carry a byte, and both wires are made of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TtyParams {
     baud: u32,

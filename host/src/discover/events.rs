@@ -1,8 +1,8 @@
 //! libvirt's events: what happens to its guests, told as it happens.
 //!
-//! Two kinds of thread. One for the process, "libvirt-events", turns the event loop (`turn`) and never blocks elsewhere. And one
-//! for each hypervisor, "events", has a connection for nothing but this: it opens it, which may take for ever, and opens
-//! it again when it has broken. No call of a worker's ever waits for either.
+//! Two kinds of thread. One for the process, "libvirt-events", turns the event loop (`turn`) and never blocks
+//! elsewhere. And one for each hypervisor, "events", has a connection for nothing but this: it opens it, which may take
+//! for ever, and opens it again when it has broken. No call of a worker's ever waits for either.
 //!
 //! The crate `virt` has no registration of domain events: this is made of the plain bindings. Not here: what is done
 //! about an event, which is to look.
@@ -24,7 +24,8 @@ use virt::sys;
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// How often a libvirtd is asked whether it is there, in seconds, and how often in vain: a host that has gone does not say so.
+/// How often a libvirtd is asked whether it is there, in seconds, and how often in vain: a host that has gone does not
+/// say so.
 const KEEPALIVE_S: c_int = 5;
 const KEEPALIVE_TIMES: u32 = 3;
 

@@ -135,8 +135,8 @@ impl Loop {
         let (handles, timeout) = self.lock().what_to_wait_for(clock::now());
         let mut polled = vec![PollFd::new(&self.wake, PollFlags::IN)];
         for handle in &handles {
-            // SAFETY: libvirt keeps it open until it has removed it. Should that be just now, what is said of another file of
-            // this number is not told to anybody: its handle is looked for again below.
+            // SAFETY: libvirt keeps it open until it has removed it. Should that be just now, what is said of another
+            // file of this number is not told to anybody: its handle is looked for again below.
             let fd = unsafe { BorrowedFd::borrow_raw(handle.fd) };
             polled.push(PollFd::from_borrowed_fd(fd, flags(handle.events)));
         }

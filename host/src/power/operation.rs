@@ -193,11 +193,12 @@ impl Run<'_> {
         self.confirm(before)
     }
 
-    /// Looks until the target is off, and says when it asked and whether a saved image is left. A look is proof only if nothing
-    /// could have moved the guest elsewhere meanwhile.
+    /// Looks until the target is off, and says when it asked and whether a saved image is left. A look is proof only if
+    /// nothing could have moved the guest elsewhere meanwhile.
     fn confirm(&self, before: &Sighting) -> Result<(Millis, bool), Failure> {
         let until = clock::now().plus(CONFIRM).min(self.deadline);
-        // It is off here. Whether that is all of it only the others can tell where it was on its way, and they may need a moment.
+        // It is off here. Whether that is all of it only the others can tell where it was on its way, and they may need
+        // a moment.
         let is_off = |state, seen| {
             let (was_leaving, has_left) = (before.state == State::Migrating, state == State::OffMigrated);
             if !(was_leaving || has_left) || self.is_nowhere_else() {

@@ -9,7 +9,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Where the configuration has the master key. It need not be a configuration that can be served: without the key it is none.
+/// Where the configuration has the master key. It need not be a configuration that can be served: without the key it is
+/// none.
 fn master_key(file: &Path) -> Result<PathBuf, String> {
     config::master_key(file).map_err(|why| format!("{}: {why}\n", file.display()))
 }
