@@ -127,7 +127,7 @@ bench: build ## measure, beside what it replaces
 
 bench-guests: packages build guest-image ## the same as a process in a real guest sees it
 	cargo build --release -q -p fencewire-tests --bins
-	cargo run --release -q -p fencewire-tests --bin bench_guests
+	TMPDIR=$(or $(wildcard /dev/shm),/tmp) cargo run --release -q -p fencewire-tests --bin bench_guests
 
 demo: build ## one guest fences another, on this machine, without a hypervisor
 	cargo run --release -q -p fencewire-tests --bin demo

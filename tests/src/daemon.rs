@@ -33,7 +33,7 @@ use crate::bridge_bed::settle as settle_heard;
 use crate::fence_virt::{Far, Pump};
 use crate::guest_channel::{GuestChannel, HostList, MONITOR, SUCCESS, fresh_seqno, request};
 use crate::libvirt_file::Guest;
-use crate::process::{DEADLINE, Finished, Process, ours, program, run, wait_until};
+use crate::process::{DEADLINE, Finished, Process, ours, processor_time, program, run, wait_until};
 use crate::tcp_channel::TcpChannel;
 
 pub use setup::Setup;
@@ -214,11 +214,7 @@ impl Daemon {
     /// When it has ended.
     #[track_caller]
     pub fn processor_time(&self) -> Duration {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("a running process");
-        // Behind the name, which may hold anything; in hundredths of a second, whatever the kernel's own clock is.
-        let (_, fields) = text.rsplit_once(") ").expect("its name");
-        let ticks = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("a number"));
-        Duration::from_millis(ticks.sum::<u64>() * 10)
+        processor_time(self.process.id())
     }
 
     /// Asks it with `fencewired status`, with these options.

@@ -315,6 +315,19 @@ fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
+/// How much time of a processor the process of that number has had since it was started.
+///
+/// # Panics
+/// When it has ended.
+#[track_caller]
+pub fn processor_time(id: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("a running process");
+    // Behind the name, which may hold anything; in hundredths of a second, whatever the kernel's own clock is.
+    let (_, fields) = text.rsplit_once(") ").expect("its name");
+    let ticks = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("a number"));
+    Duration::from_millis(ticks.sum::<u64>() * 10)
+}
+
 /// Polls `probe` until it gives a value, and returns that.
 ///
 /// # Panics

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use fencewire_tests::daemon::Daemon;
 use fencewire_tests::guest::{Guest, SERIAL};
 use fencewire_tests::process::{DEADLINE, Finished, Process, program, wait_until};
-use fencewire_tests::real_libvirt::{Host, Machine};
+use fencewire_tests::real_libvirt::{Host, Machine, Qemu};
 use tempfile::TempDir;
 use virt::connect::Connect;
 
@@ -33,6 +33,9 @@ struct Way {
     agent: &'static str,
     is_theirs: bool,
 }
+
+/// A program that does nothing. By its path: the shell has a `true` of its own, for which no process is started.
+const NOTHING: &str = "exec /bin/true";
 
 const WAYS: [Way; 6] = [
     Way { name: "fence_virt, serial port, fence_virtd", agent: "fence_virt -D /dev/ttyS1 -H", is_theirs: true },
@@ -67,7 +70,7 @@ fn main() {
         for is_theirs in [true, false] {
             let _server = serve(&host, &asker, is_theirs);
             for _ in 0..STATUSES {
-                nothing.push(took(&asker.run("exec true")));
+                nothing.push(took(&asker.run(NOTHING)));
                 for (way, row) in WAYS.iter().zip(&mut rows).filter(|(way, _)| way.is_theirs == is_theirs) {
                     row.status.push(ask(&asker, way, "status"));
                 }
@@ -75,10 +78,12 @@ fn main() {
             for _ in 0..FENCES {
                 for (way, row) in WAYS.iter().zip(&mut rows).filter(|(way, _)| way.is_theirs == is_theirs) {
                     destroys.push(destroy(&host, &libvirt));
-                    let qemu = host.switch_on(TARGET);
+                    host.switch_on(TARGET);
+                    let qemu = idle(&host);
                     row.off.push(ask(&asker, way, "off"));
                     assert!(!qemu.lives(), "{}: off, and its process lives", way.name);
                     host.switch_on(TARGET);
+                    idle(&host);
                     row.reboot.push(ask(&asker, way, "reboot"));
                 }
             }
@@ -110,8 +115,16 @@ fn took(done: &Finished) -> Duration {
     done.elapsed
 }
 
+/// The target's process, once its firmware is done: until then it would take half the machine from whoever asks.
+fn idle(host: &Host) -> Qemu {
+    let qemu = host.qemu(TARGET);
+    qemu.wait_until_idle();
+    qemu
+}
+
 /// What the call takes by which both daemons end a guest.
 fn destroy(host: &Host, libvirt: &Connect) -> Duration {
+    idle(host);
     let domain = libvirt.lookup_domain_by_name(TARGET).expect("the target");
     let begun = Instant::now();
     domain.destroy().expect("it runs");

@@ -4,11 +4,11 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::process::{DEADLINE, readable};
+use crate::process::{DEADLINE, processor_time, readable, wait_until};
 
 /// A process.
 #[derive(Debug)]
@@ -45,6 +45,23 @@ impl Qemu {
     /// Whether it has not ended: it has memory, files and a processor, or may have one again. By the kernel's word.
     pub fn lives(&self) -> bool {
         !readable(&self.pidfd, Duration::ZERO)
+    }
+
+    /// Waits until it has had nothing to do for a tenth of a second: until what its guest does at its start is over.
+    ///
+    /// # Panics
+    /// When that does not come.
+    #[track_caller]
+    pub fn wait_until_idle(&self) {
+        let had = || processor_time(self.id().unsigned_abs());
+        let mut last = (had(), Instant::now());
+        wait_until(DEADLINE, "a process that has nothing to do", || {
+            let now = had();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            (last.1.elapsed() >= Duration::from_millis(100)).then_some(())
+        });
     }
 
     /// Lets it hang (SIGSTOP).
