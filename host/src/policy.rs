@@ -308,10 +308,26 @@ mod tests {
     fn a_group_is_narrowed_by_its_actions_and_another_one_may_widen_it() {
         let mut narrow = group(&[A, B]);
         narrow.actions = Actions::NONE;
-        assert!(narrow.actions.add("reboot") && !narrow.actions.add("Off"));
+        assert!(narrow.actions.add("reboot"));
         assert_eq!(ask(vec![narrow.clone()], OFF, B), Err(Denied::Action));
         assert_eq!(ask(vec![narrow.clone()], PowerAction::Reboot, B), Ok(B));
         assert_eq!(ask(vec![narrow, group(&[A, B])], OFF, B), Ok(B));
+    }
+
+    #[test]
+    fn an_action_has_its_name_and_no_other() {
+        use PowerAction::{Off, On, Reboot};
+        for (name, named) in [("off", Some(Off)), ("on", Some(On)), ("reboot", Some(Reboot)), ("status", None)] {
+            let mut actions = Actions::NONE;
+            assert!(actions.add(name), "{name}");
+            for action in [Some(Off), Some(On), Some(Reboot), None] {
+                assert_eq!(actions.has(action), action == named, "{name}: {action:?}");
+            }
+        }
+        for name in ["Off", "monitor", "list", ""] {
+            let mut actions = Actions::NONE;
+            assert!(!actions.add(name) && actions == Actions::NONE, "{name}");
+        }
     }
 
     #[test]
@@ -340,6 +356,7 @@ mod tests {
             let asked = policy.power(by, OFF, Some(B));
             assert_eq!(asked.err(), expected);
             assert_eq!(policy.status(by, Some(B)), Ok(B));
+            assert_eq!(policy.lets_classic_virtio_fence(), word);
         }
     }
 
@@ -364,5 +381,11 @@ mod tests {
         let policy = Policy::new(vec![group(&[A, B])], false);
         let shown = |target| policy.lists(BY_A, target);
         assert_eq!([shown(A), shown(B), shown(C)], [false, true, false]);
+        for (name, is_shown) in [("off", true), ("reboot", true), ("on", false), ("status", false)] {
+            let mut narrow = group(&[A, B]);
+            narrow.actions = Actions::NONE;
+            assert!(narrow.actions.add(name));
+            assert_eq!(Policy::new(vec![narrow], false).lists(BY_A, B), is_shown, "{name}");
+        }
     }
 }

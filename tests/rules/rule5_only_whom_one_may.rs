@@ -63,6 +63,18 @@ fn a_guest_in_no_group_is_denied_everything() {
     expect_denied(&hypervisor, &mut vm1, &[OFF, REBOOT, ON, STATUS, MONITOR], "vm2");
 }
 
+/// Rule 5, groups: nor is anything done to who is in none; not even is its run marked.
+#[test]
+fn a_guest_in_no_group_is_left_alone() {
+    let hypervisor = three();
+    let (_bed, mut vm1) = grouped(&hypervisor, &[(&["vm1", "vm2"], "")]);
+    let mark = |name| hypervisor.guest(name).expect("a guest").incarnation();
+    wait_until(DEADLINE, "the members to be marked", || mark("vm1").and(mark("vm2")));
+    assert_eq!(ask(&mut vm1, REBOOT, "vm2"), SUCCESS);
+    wait_until(DEADLINE, "its new run to be marked", || mark("vm2"));
+    assert_eq!((mark("vm3"), hypervisor.done_to("vm3")), (None, vec![]));
+}
+
 /// Rule 5, actions: a group is narrowed by its actions.
 #[test]
 fn an_action_that_the_group_does_not_have_is_denied() {

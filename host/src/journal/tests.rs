@@ -196,12 +196,21 @@ fn what_is_old_or_of_another_boot_or_torn_is_removed() {
 #[test]
 fn what_is_not_of_a_journal_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["records.jsonl", "fencewired.toml", "b33f94f9-8a30-4e83-9165-fd8681ee13cf", "x-0123456789abcdef"] {
+    let names = [
+        "records.jsonl",
+        "fencewired.toml",
+        "b33f94f9-8a30-4e83-9165-fd8681ee13cf",
+        "x-0123456789abcdef",
+        "b33f94f9-8a30-4e83-9165-fd8681ee13cf-0123456789abcde",
+        "b33f94f9-8a30-4e83-9165-fd8681ee13cf-0123456789abcdex",
+        "b33f94f9-8a30-4e83-9165-fd8681ee13cf-0123456789abcdeg",
+    ];
+    for name in names {
         fs::write(folder.path().join(name), "of somebody else").unwrap();
     }
     let (journal, found) = open(folder.path());
     // And the journal's name.
-    assert_eq!((found, fs::read_dir(folder.path()).unwrap().count()), (vec![], 5));
+    assert_eq!((found, fs::read_dir(folder.path()).unwrap().count()), (vec![], names.len() + 1));
     drop(journal);
 }
 
