@@ -325,3 +325,28 @@ fn a_reboot_says_what_became_of_its_start() {
     let ended = bench.ends(order, seen);
     assert!(matches!(ended.decided[0].1, Outcome::Rebooted(_, Restart::NotStarted)));
 }
+
+#[test]
+fn a_new_permission_is_its_own_requests_and_whoever_gets_none_is_taken_out() {
+    let mut bench = Bench::default();
+    let first = bench.starts(1, A, OFF, TARGET);
+    bench.waits(2, B, REBOOT, TARGET);
+    bench.waits(3, C, ON, TARGET);
+    assert_eq!(bench.lanes.waiting().collect::<Vec<_>>(), [2, 3]);
+    let asked = |bench: &Bench| {
+        let shown: Vec<Shown> = bench.lanes.shown().collect();
+        let [lane] = &shown[..] else { panic!("one lane") };
+        lane.waiting.iter().map(|task| (task.requester, task.action)).collect::<Vec<_>>()
+    };
+    let before = asked(&bench);
+    for (who, requester, action) in [(2, B, REBOOT), (3, C, ON)] {
+        let anew = order(requester, action, TARGET, Millis(9)).allowed;
+        assert!(bench.lanes.allow_anew(who, Some(anew)).is_none());
+        assert_eq!(asked(&bench), before, "{who}");
+    }
+    assert!(bench.lanes.allow_anew(2, None).is_some_and(|taken| taken.who == 2));
+    assert!(bench.lanes.allow_anew(1, None).is_none(), "it is being carried out");
+    assert_eq!(asked(&bench), before[1..]);
+    let seen = bench.off_now();
+    assert_eq!(requesters(&bench.ends(first, seen).start), [C]);
+}
