@@ -217,6 +217,19 @@ fn one_that_may_not_begin_yet_keeps_nobody_behind_it_waiting() {
 }
 
 #[test]
+fn one_that_may_not_begin_yet_is_kept_when_another_is_taken_out() {
+    let mut bench = Bench::default();
+    let mut running: Vec<Order> = (1..=4).map(|number| bench.starts(number.into(), A, OFF, guest(number))).collect();
+    bench.waits(10, A, OFF, TARGET);
+    let _on = bench.starts(11, B, ON, guest(5));
+    bench.waits(12, B, OFF, guest(5));
+    assert!(bench.lanes.leave(12).is_some());
+    let seen = bench.off_now();
+    let started: Vec<Uuid> = bench.ends(running.remove(0), seen).start.iter().map(Order::target).collect();
+    assert_eq!(started, [TARGET]);
+}
+
+#[test]
 fn who_is_being_fenced_begins_nothing() {
     for action in [OFF, REBOOT] {
         let mut bench = Bench::default();

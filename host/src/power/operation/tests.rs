@@ -1,4 +1,5 @@
 use super::*;
+use crate::power::Earlier;
 use crate::power::orders::{guest, order, resumed_order, seen_off};
 use fencewire_core::Uuid;
 use std::cell::RefCell;
@@ -125,11 +126,16 @@ impl Case {
 
     /// What was seen, and what was called for that.
     fn run(self) -> (Seen, Vec<String>) {
+        let (carried, called) = self.carry_out();
+        (carried.seen, called)
+    }
+
+    fn carry_out(self) -> (Carried, Vec<String>) {
         let (journal, _) = Journal::open(self.folder.path(), clock::now()).unwrap();
         let mut order = self.order.take().unwrap();
         order.until = self.deadline;
-        let seen = run(&self.stub, &self.others, &self.held, &order, &journal).seen;
-        (seen, self.stub.log.into_inner().unwrap())
+        let carried = run(&self.stub, &self.others, &self.held, &order, &journal);
+        (carried, self.stub.log.into_inner().unwrap())
     }
 }
 
@@ -333,6 +339,48 @@ fn what_an_earlier_run_began_is_not_destroyed_again() {
         let (seen, called) = case.run();
         assert_eq!(matches!(seen, Seen::Off(..)).then_some(()), expected, "{seen:?}");
         assert_eq!(called, [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn what_an_earlier_run_began_is_destroyed_only_if_it_is_that_very_run() {
+    let [then, now] = [1, 2].map(|run| Some(Incarnation::from_bytes([run; 16])));
+    for (journaled, marked, expected) in [
+        (then, then, None),
+        (then, now, Some(Failure::Replaced)),
+        (then, None, Some(Failure::Unconfirmed)),
+        (None, now, Some(Failure::Unconfirmed)),
+    ] {
+        let case = Case::new(OFF, &[RUNNING, SHUT]);
+        *case.stub.mark.lock().unwrap() = marked;
+        let earlier = Some(Earlier { incarnation: journaled, seen_off: None });
+        // As the run before has it in its journal.
+        let (journal, _) = Journal::open(case.folder.path(), clock::now()).unwrap();
+        let order = Order { earlier, ..resumed_order(A, OFF, TARGET, clock::now()) };
+        journal.begin(&order, journaled).unwrap();
+        drop(journal);
+        *case.order.borrow_mut() = Some(order);
+        let (seen, called) = case.run();
+        let failed = if let Seen::Failed(failure) = seen { Some(failure) } else { None };
+        assert_eq!(failed, expected, "{journaled:?}, {marked:?}");
+        assert_eq!(called.is_empty(), expected.is_some(), "{journaled:?}, {marked:?}: {called:?}");
+    }
+}
+
+#[test]
+fn what_the_target_was_before_is_what_the_first_look_showed() {
+    for (action, looks, before) in [
+        (OFF, &[RUNNING, SHUT][..], Power::On),
+        (OFF, &[SHUT], Power::Off),
+        (OFF, &[Look::Migrating, RUNNING, SHUT], Power::On),
+        (REBOOT, &[RUNNING, SHUT, RUNNING], Power::On),
+        (REBOOT, &[SHUT, RUNNING], Power::Off),
+        (ON, &[SHUT, RUNNING], Power::Off),
+        (ON, &[RUNNING], Power::On),
+        (OFF, &[Look::Gone], Power::Unknown),
+    ] {
+        let (carried, _) = Case::new(action, looks).carry_out();
+        assert_eq!(carried.before, before, "{action:?}: {:?}", carried.seen);
     }
 }
 
