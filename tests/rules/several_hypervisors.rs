@@ -2,6 +2,7 @@
 //! where it runs. DESIGN's table, row by row.
 
 use std::thread;
+use std::time::Duration;
 
 use fencewire_tests::bridge_bed::{BridgeBed, Setup};
 use fencewire_tests::guest_channel::{
@@ -197,6 +198,22 @@ fn a_transient_guest_is_off_when_it_is_gone() {
     let (_bed, mut vm1) = bed(&here, &there);
     assert_eq!(ask(&mut vm1, OFF, "vm2"), SUCCESS);
     assert_eq!(here.done_to("vm2"), [Call::Destroy]);
+}
+
+/// Rule 2: a requester that is off on both is not obeyed, however long one of them takes to say so.
+#[test]
+fn a_requester_that_is_off_everywhere_is_not_heard() {
+    let (here, there) = two();
+    let (_bed, mut vm1) = bed(&here, &there);
+    here.change("vm1", |guest| guest.state = State::Off);
+    let gate = there.hold(Call::State, "vm1");
+    vm1.send(&frame(OFF, "vm2"));
+    gate.wait_for(1, DEADLINE);
+    // Longer than an answer that nobody waits for would take.
+    thread::sleep(Duration::from_millis(200));
+    gate.open();
+    assert_eq!(reply(&vm1.read(REPLY_LENGTH, DEADLINE)), FAILED);
+    assert_eq!(here.done_to("vm2"), []);
 }
 
 /// The requester lives on the other hypervisor than its target: it is not taken for one that is off.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::power::orders::guest;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,8 +18,9 @@ fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
+/// What the file says; nothing where there is none yet.
 fn written(folder: &TempDir) -> String {
-    fs::read_to_string(folder.path().join("away")).unwrap()
+    fs::read_to_string(folder.path().join("away")).unwrap_or_default()
 }
 
 /// What was shown, asked at that time.
@@ -119,12 +121,47 @@ fn the_next_run_knows_who_is_away() {
 fn it_is_written_when_it_is_learned_and_not_at_the_end_only() {
     let folder = folder();
     let (away, _keeper) = opened(folder.path(), &[URI]);
-    shown(&away, State::OffMigrated, 1);
+    for (asked, state, is_away) in
+        [(1, State::OffMigrated, true), (2, State::Running, false), (3, State::OffMigrated, true)]
+    {
+        shown(&away, state, asked);
+        wait_written(&folder, is_away);
+    }
+}
+
+/// Until the file says that the guest is away, or nothing.
+#[track_caller]
+fn wait_written(folder: &TempDir, is_away: bool) {
+    let line = format!("{{\"guest\":\"{G}\",\"hypervisor\":\"{URI}\"}}\n");
     let until = Instant::now() + Duration::from_secs(10);
-    while written(&folder) != format!("{{\"guest\":\"{G}\",\"hypervisor\":\"{URI}\"}}\n") {
-        assert!(Instant::now() < until, "{}", written(&folder));
+    while written(folder) != if is_away { line.as_str() } else { "" } {
+        assert!(Instant::now() < until, "{}", written(folder));
         thread::yield_now();
     }
+}
+
+/// Without it, a guest that is away would be off; without a place to write it, the next run would say so.
+#[test]
+fn a_file_that_cannot_be_read_or_may_not_be_written_is_refused() {
+    let uris = || [URI.to_owned()].into_iter();
+    let unreadable = folder();
+    fs::create_dir(unreadable.path().join("away")).unwrap();
+    assert_eq!(open(unreadable.path(), uris()).err().unwrap().kind(), std::io::ErrorKind::IsADirectory);
+    let no_place = folder();
+    symlink("/proc/self/none", no_place.path().join(".away.new")).unwrap();
+    assert_eq!(open(no_place.path(), uris()).err().unwrap().kind(), std::io::ErrorKind::NotFound);
+}
+
+/// A full disk, or what else stands in the way for a while.
+#[test]
+fn what_cannot_be_written_is_written_when_it_can_be() {
+    let folder = folder();
+    let obstacle = folder.path().join(".away.new");
+    fs::create_dir(&obstacle).unwrap();
+    let (away, _keeper) = opened(folder.path(), &[URI]);
+    fs::remove_dir(&obstacle).unwrap();
+    shown(&away, State::OffMigrated, 1);
+    wait_written(&folder, true);
 }
 
 #[test]
