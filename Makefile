@@ -49,12 +49,19 @@ small_hashes := RUSTFLAGS='--cfg sha2_backend="soft" --cfg sha2_backend_soft="co
 probe := tests/bare-metal/probe/Cargo.toml
 fuzz := tests/fuzz/Cargo.toml
 
+# What of the bridge decides: whether, when and to whom something is done, and what is said of it.
+decides := bridge/memory guests journal policy power/away power/away/file power/held power/hypervisor \
+    power/incarnation power/lane power/operation power/owner
+
+has_mutants = cargo mutants --version >/dev/null 2>&1 || \
+    { echo '$@: needs cargo-mutants: cargo install cargo-mutants --locked --version 27.1.0' >&2; exit 1; }
+
 .PHONY: help deps packages tools build guest-image install install-host install-agent uninstall
-.PHONY: lint test test-guests bare-metal stack fuzz mutants instructions bench bench-guests demo demo-guests clean
+.PHONY: lint test test-guests bare-metal stack fuzz mutants mutants-bridge instructions bench bench-guests demo demo-guests clean
 .NOTPARALLEL:
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: packages tools ## install what build, test and lint need (Debian packages, cargo-deny)
 
@@ -114,9 +121,13 @@ fuzz: ## look for inputs that break a promise of the core; TIME=60 seconds for e
 	@tests/fuzz/run $(or $(TIME),60)
 
 mutants: ## break the core in hundreds of ways and see that its tests notice; over an hour
-	@cargo mutants --version >/dev/null 2>&1 || \
-		{ echo 'mutants: needs cargo-mutants: cargo install cargo-mutants --locked --version 27.1.0' >&2; exit 1; }
+	@$(has_mutants)
 	cargo mutants --package fencewire-core --output $(target)
+
+mutants-bridge: build ## the same for what decides in the bridge, with its own tests and those of the five rules; hours
+	@$(has_mutants)
+	cargo mutants --no-config --package fencewired $(decides:%=--file host/src/%.rs) --output $(target)/bridge \
+		--test-package fencewired,fencewire-tests --baseline skip --timeout 120 -- --lib --test rules -- --test-threads 24
 
 instructions: ## count the instructions of a request, at either end, over each wire; needs valgrind
 	@tests/instructions

@@ -170,6 +170,17 @@ fn a_channel_that_is_not_the_guests_own_from_before_delays_no_fence() {
     assert_eq!(reply(&vm1.read(REPLY_LENGTH, DEADLINE)), SUCCESS);
 }
 
+/// Nor does it make a guest that is off one of which nothing is known.
+#[test]
+fn anothers_channel_says_nothing_of_a_guest_that_is_off() {
+    let hypervisor = three();
+    hypervisor.change("vm3", |guest| guest.state = State::Off);
+    let (_bed, mut vm1, _vm2) = bed(&hypervisor);
+    assert_eq!(ask(&mut vm1, STATUS, "vm3"), IS_OFF);
+    assert_eq!(states(&mut vm1)["vm3"], LISTED_OFF);
+    assert_eq!(ask(&mut vm1, OFF, "vm3"), SUCCESS);
+}
+
 /// Rule 1, power: a saved image is removed when the process has ended; it is no reason to believe more.
 #[test]
 fn a_saved_guest_whose_process_lives_keeps_its_image() {

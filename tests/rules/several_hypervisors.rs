@@ -58,6 +58,29 @@ fn a_guest_is_fenced_where_it_is_active() {
     }
 }
 
+/// Two that are looked for at the same time: each is fenced where it is, and not where the other one is.
+#[test]
+fn guests_that_are_looked_for_at_once_are_not_mistaken_for_each_other() {
+    let names = ["vm1", "vm2", "vm3", "vm4"];
+    let (here, there) = (ScriptedHypervisor::with(names), ScriptedHypervisor::with(names));
+    for name in ["vm1", "vm2", "vm3"] {
+        there.change(name, |guest| guest.state = State::Off);
+    }
+    here.change("vm4", |guest| guest.state = State::Off);
+    let bed = setup(&here, &there).channels(["vm1", "vm3"]).start();
+    let [mut vm1, mut vm3] = ["vm1", "vm3"].map(|guest| bed.channel(guest));
+    let gate = there.hold_all(Call::Look);
+    vm1.send(&frame(OFF, "vm2"));
+    vm3.send(&frame(OFF, "vm4"));
+    gate.wait_for(2, DEADLINE);
+    gate.open();
+    for channel in [&mut vm1, &mut vm3] {
+        assert_eq!(reply(&channel.read(REPLY_LENGTH, DEADLINE)), SUCCESS);
+    }
+    assert_eq!((here.done_to("vm2"), there.done_to("vm2")), (vec![Call::Destroy], vec![]));
+    assert_eq!((here.done_to("vm4"), there.done_to("vm4")), (vec![], vec![Call::Destroy]));
+}
+
 /// Active on two: nobody knows which of them is meant, or whether it is one guest at all.
 #[test]
 fn a_guest_that_is_active_on_two_is_left_alone() {
