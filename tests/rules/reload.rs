@@ -2,7 +2,7 @@
 //! and what is the same is not disturbed. And names: who they mean when guests are renamed, undefined and defined anew.
 
 use fencewire_tests::bridge_bed::{BridgeBed, settle};
-use fencewire_tests::guest_channel::{DENIED, FAILED, OFF, REBOOT, REPLY_LENGTH, STATUS, SUCCESS, reply};
+use fencewire_tests::guest_channel::{DENIED, FAILED, GuestChannel, OFF, REBOOT, REPLY_LENGTH, STATUS, SUCCESS, reply};
 use fencewire_tests::process::{DEADLINE, wait_until};
 use fencewire_tests::scripted::{Call, ScriptedHypervisor};
 use fencewired::power::hypervisor::State;
@@ -10,6 +10,11 @@ use fencewired::power::hypervisor::State;
 use crate::common::{ask, frame, three};
 
 const ANOTHER: &str = "00000000-0000-4000-8000-0000000000ff";
+
+/// What the configuration says of a channel.
+fn section(channel: &GuestChannel, guest: &str) -> String {
+    format!("[[channel]]\nkind = \"unix\"\npath = \"{}\"\nguest = {guest:?}", channel.path().display())
+}
 
 /// A channel that both configurations have stays connected, and what was asked on it is answered.
 #[test]
@@ -20,8 +25,7 @@ fn what_stays_is_not_touched() {
     let gate = hypervisor.hold(Call::Destroy, "vm2");
     vm1.send(&frame(OFF, "vm2"));
     gate.wait_for(1, DEADLINE);
-    let path = vm3.path().display().to_string();
-    bed.reload(|text| text.replace(&format!("[[channel]]\nkind = \"unix\"\npath = \"{path}\"\nguest = \"vm3\""), ""));
+    bed.reload(|text| text.replace(&section(&vm3, "vm3"), ""));
     vm3.expect_end(DEADLINE);
     gate.open();
     assert_eq!(reply(&vm1.read(REPLY_LENGTH, DEADLINE)), SUCCESS);
@@ -41,6 +45,33 @@ fn what_is_new_is_opened() {
     settle([&mut channel]);
     assert_eq!(ask(&mut channel, OFF, "vm1"), SUCCESS, "vm3 asks now");
     assert_eq!(ask(&mut channel, OFF, "vm3"), DENIED);
+}
+
+/// Rule 5: a channel that comes takes the place of none that is there, nor of one that has gone while its fence runs: who
+/// asks is who the channel says.
+#[test]
+fn what_is_new_is_taken_for_no_other() {
+    let hypervisor = ScriptedHypervisor::with(["vm1", "vm2", "vm3", "vm4"]);
+    let setup =
+        BridgeBed::setup(&hypervisor).group("one", &["vm1", "vm2", "vm4"], "").group("two", &["vm2", "vm3"], "");
+    let mut bed = setup.channels(["vm1", "vm2"]).start();
+    let [mut vm1, mut vm2] = ["vm1", "vm2"].map(|guest| bed.channel(guest));
+    let gate = hypervisor.hold(Call::Destroy, "vm4");
+    vm2.send(&frame(OFF, "vm4"));
+    gate.wait_for(1, DEADLINE);
+    let mut vm3 = GuestChannel::listen();
+    bed.reload(|text| text.replace(&section(&vm2, "vm2"), &section(&vm3, "vm3")));
+    vm2.expect_end(DEADLINE);
+    vm3.accept(DEADLINE);
+    settle([&mut vm3]);
+    assert_eq!((ask(&mut vm1, STATUS, "vm2"), ask(&mut vm1, STATUS, "vm3")), (SUCCESS, DENIED));
+    assert_eq!((ask(&mut vm3, STATUS, "vm2"), ask(&mut vm3, STATUS, "vm1")), (SUCCESS, DENIED));
+    gate.open();
+    wait_until(DEADLINE, "the fence", || (hypervisor.state("vm4") == State::Off).then_some(()));
+    let path = vm2.path().display().to_string();
+    let records = bed.records();
+    let record = records.iter().find(|record| record["target"] == "vm4").expect("a record of it");
+    assert_eq!((&record["channel"], &record["requester"]), (&path.into(), &"vm2".into()));
 }
 
 /// Rule 5: a request that waits in its lane when its permission goes is not begun.
