@@ -50,8 +50,8 @@ probe := tests/bare-metal/probe/Cargo.toml
 fuzz := tests/fuzz/Cargo.toml
 
 # What of the bridge decides: whether, when and to whom something is done, and what is said of it.
-decides := bridge/dispatch bridge/held bridge/memory bridge/reload guests journal policy power/away power/away/file \
-    power/held power/hypervisor power/incarnation power/lane power/operation power/owner
+decides := bridge/dispatch bridge/held bridge/memory bridge/reload bridge/requests guests journal policy power/away \
+    power/away/file power/held power/hypervisor power/incarnation power/lane power/operation power/owner
 
 has_mutants = cargo mutants --version >/dev/null 2>&1 || \
     { echo '$@: needs cargo-mutants: cargo install cargo-mutants --locked --version 27.1.0' >&2; exit 1; }

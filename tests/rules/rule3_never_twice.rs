@@ -259,3 +259,21 @@ fn a_fence_that_cannot_be_recorded_is_failed_and_not_begun_where_records_are_req
     assert_eq!(hypervisor.done_to("vm2"), []);
     assert_eq!(ask(&mut vm1, STATUS, "vm2"), SUCCESS, "whoever only asks is answered");
 }
+
+/// What is being carried out when its asker goes away goes on, and is recorded as any other.
+#[test]
+fn a_fence_whose_asker_went_away_is_finished_and_recorded() {
+    let hypervisor = three();
+    let (mut bed, mut vm1) = bed(&hypervisor);
+    let gate = hypervisor.hold(Call::Destroy, "vm2");
+    vm1.send(&frame(OFF, "vm2"));
+    gate.wait_for(1, DEADLINE);
+    vm1.close();
+    // The bridge connects anew once it has noticed.
+    reconnect([&mut vm1]);
+    gate.open();
+    assert_eq!(ask(&mut vm1, OFF, "vm2"), SUCCESS, "another, which sees it off");
+    let records = bed.records();
+    let outcomes = records.iter().filter(|record| record["action"] == "off").map(|record| &record["outcome"]);
+    assert_eq!(outcomes.collect::<Vec<_>>(), ["confirmed off", "confirmed off"]);
+}
