@@ -3,10 +3,8 @@
 //!
 //! | the channel | here |
 //! |---|---|
-//! | keeps what a guest wrote while no bridge was there, for the next that comes |
-//! `what_was_written_before_the_bridge_came_fences_nobody`, and `…_where_classic_virtio_may_fence` |
-//! | hands over half a frame, and then a whole one | `half_a_frame_hides_no_request`,
-//! `a_reset_in_the_midst_of_a_frame_is_seen_by_nobody_and_harms_nothing` |
+//! | keeps what a guest wrote while no bridge was there, for the next that comes | `what_was_written_before_the_bridge_came_fences_nobody`, and `…_where_classic_virtio_may_fence` |
+//! | hands over half a frame, and then a whole one | `half_a_frame_hides_no_request`, `a_reset_in_the_midst_of_a_frame_is_seen_by_nobody_and_harms_nothing` |
 //! | keeps an answer until the next agent opens it | `an_answer_that_nobody_took_answers_no_other_request` |
 //! | hands what was for a dead guest to the rebooted one | `an_answer_for_a_dead_guest_is_none_for_the_rebooted_one` |
 //! | takes nothing more, for nobody reads at the other end | `nobody_waits_for_a_host_that_does_not_read` |

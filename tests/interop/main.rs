@@ -21,8 +21,7 @@
 //! |---|---|
 //! | after a libvirtd restart it stays up, deaf to new guests | theirs: its bed has no libvirtd. Ours is here |
 //! | with two hypervisor URIs the list comes out scrambled | ours: several are `several_hypervisors` in `rules` |
-//! | with the cpg backend, a guest on an unreachable host is reported fenced while it runs | ours has no such backend:
-//! one bridge speaks for one host |
+//! | with the cpg backend, a guest on an unreachable host is reported fenced while it runs | ours has no such backend: one bridge speaks for one host |
 
 mod agent;
 mod footprint;

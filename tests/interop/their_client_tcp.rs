@@ -3,14 +3,11 @@
 //!
 //! | `fence_virtd`'s TCP listener (`theirs_tcp` shows it) | ours |
 //! |---|---|
-//! | `auth` says with what requests are signed at least; `hash` says nothing; challenges are answered with SHA-256
-//! whatever is set | each is what it is called: `a_bridge_takes_what_its_hash_and_auth_say` |
+//! | `auth` says with what requests are signed at least; `hash` says nothing; challenges are answered with SHA-256 whatever is set | each is what it is called: `a_bridge_takes_what_its_hash_and_auth_say` |
 //! | SHA-1 is good enough where it is configured | never: `a_bridge_takes_what_its_hash_and_auth_say` |
 //! | a key file that cannot be read: nobody has to prove anything | it does not start (`bad_input`) |
-//! | a key file of 5000 bytes: its first 4096 are the key | it does not start (`bad_input`); of `fence_virt`'s own,
-//! likewise the first 4096: `keys_of_every_length` |
-//! | a silent caller keeps others waiting for 0.9 s, one that has sent a recorded request for 9.9 s | at once:
-//! `ours_keeps_nobody_waiting` |
+//! | a key file of 5000 bytes: its first 4096 are the key | it does not start (`bad_input`); of `fence_virt`'s own, likewise the first 4096: `keys_of_every_length` |
+//! | a silent caller keeps others waiting for 0.9 s, one that has sent a recorded request for 9.9 s | at once: `ours_keeps_nobody_waiting` |
 //! | a repeated packet: the connection is closed | the first one's answer: `ours_answers_a_repeated_packet` |
 //! | a status of nobody: "Status: OFF", exit 2 | an error: `who_is_in_no_group_is_denied` |
 //! | a reboot takes a second, and one guest's waits for another's | `bench` |

@@ -22,8 +22,7 @@
 //! |---|---|
 //! | a guest that is suspended, or in its shutdown | needs a system in it that does that |
 //! | a QEMU that not even SIGKILL ends | needs a disk or a network file system that hangs in the kernel |
-//! | the instant between the two halves of a migration's end, on purpose | nothing stops there; `migration` asks at ten
-//! moments, some of which hit it now and then |
+//! | the instant between the two halves of a migration's end, on purpose | nothing stops there; `migration` asks at ten moments, some of which hit it now and then |
 
 mod common;
 mod hangs;

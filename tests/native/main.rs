@@ -8,8 +8,7 @@
 //! | `keyless` | guests without a key: every action, lists, virtio ports, both wires on one channel |
 //! | `enrolled` | guests with a key, and who has another or none |
 //! | `repeated` | replies that were lost, ids that come again, a daemon that was killed |
-//! | `runs` | the same with the core's own client and the programmable hypervisor: what must survive a bridge, and runs
-//! of guests |
+//! | `runs` | the same with the core's own client and the programmable hypervisor: what must survive a bridge, and runs of guests |
 //! | `document` | the examples in the document, made again by the core |
 //! | `commands` | `keygen`, `enroll`, `revoke`, and their bad input |
 

@@ -2,8 +2,7 @@
 //!
 //! | file | rule |
 //! |---|---|
-//! | `rule1_no_false_success`, `rule1_moved_saved_gone`, `rule1_went_away`, `rule1_hangs`, `rule1_witness` | 1:
-//! "fenced" is said only of a guest that is off |
+//! | `rule1_no_false_success`, `rule1_moved_saved_gone`, `rule1_went_away`, `rule1_hangs`, `rule1_witness` | 1: "fenced" is said only of a guest that is off |
 //! | `rule2_nothing_unasked`, `rule2_out_of_time` | 2: nobody is fenced whom nobody asked to fence |
 //! | `rule3_never_twice`, `rule3_restarts` | 3: a repeated request is answered, and not done again |
 //! | `rule4_no_guest_stops_another`, `rule4_callers` | 4: no guest delays another's fencing |

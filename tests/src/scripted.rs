@@ -11,8 +11,7 @@
 //! | a start that fails, or only says that it worked | [`OnStart`] |
 //! | a migration that ends when it is aborted, or goes on | [`OnAbort`], [`ScriptedGuest::job`] |
 //! | a managed-save image that can be removed, or not | [`OnRemoveSaved`], [`ScriptedGuest::saved`] |
-//! | any call that hangs until it is released, before it does anything or after | [`ScriptedHypervisor::hold`],
-//! [`hold_reply`](ScriptedHypervisor::hold_reply) |
+//! | any call that hangs until it is released, before it does anything or after | [`ScriptedHypervisor::hold`], [`hold_reply`](ScriptedHypervisor::hold_reply) |
 //! | a hypervisor that is gone, from now or from the n-th call on | [`ScriptedHypervisor::unreachable_after`] |
 //!
 //! The log says what was *done*, which no reply proves: [`ScriptedHypervisor::count`], [`calls`](ScriptedHypervisor::calls).

@@ -8,11 +8,8 @@
 //! | sends a recording, whole or in part, to any listener of ours | is not heard: each connection has its own challenge |
 //! | sends our challenge to us, or to another listener of ours with the same key, to learn the answer | is not answered |
 //! | forges a signature by extending the hash of a challenge | gets a request whose name no guest has |
-//! | takes the proof of a live caller for a recorded request | **is heard.** A proof answers a challenge; nothing in it
-//! says for which request. The recorded request is carried out once more, at the moment at which somebody asks for
-//! something else. No listener can tell: both halves are genuine |
-//! | asks fence_virtd (or another server that answers any challenge) with the same key to answer ours | **is heard**,
-//! for the same reason |
+//! | takes the proof of a live caller for a recorded request | **is heard.** A proof answers a challenge; nothing in it says for which request. The recorded request is carried out once more, at the moment at which somebody asks for something else. No listener can tell: both halves are genuine |
+//! | asks fence_virtd (or another server that answers any challenge) with the same key to answer ours | **is heard**, for the same reason |
 //! | relays both proofs and then says the code itself | **is believed.** The code is not signed |
 //!
 //! So a packet connection is as good as the line between its two ends where the attacker can also hold a caller's

@@ -2,8 +2,7 @@
 //!
 //! | target | what it looks at |
 //! |---|---|
-//! | [`serial_request`], [`packet_request`] | every frame and packet means what a second reading says, and survives the
-//! wire |
+//! | [`serial_request`], [`packet_request`] | every frame and packet means what a second reading says, and survives the wire |
 //! | [`serial_entry`] | the same of a host list's entries |
 //! | [`serial_stream`] | any stream is cut as a second way of cutting says, and every byte of it is accounted for |
 //! | [`key`] | keys of every length; tags over parts |
